@@ -164,4 +164,3 @@ func (u *Unit) send(ctx context.Context, b *pgx.Batch, what string) error {
 	}
 	return nil
 }
-
