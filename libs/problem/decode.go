@@ -156,7 +156,7 @@ func invalidType(pointer, detail string) *Problem {
 	return New(http.StatusBadRequest, "invalid-type", "a member has the wrong type").Field(pointer, detail)
 }
 
-// fromJSON words the library's errors in our own constant texts: theirs may quote the input.
+// fromJSON words the library's errors in our own constant texts: theirs may quote the input, which may be personal data.
 func fromJSON(err error) error {
 	var p *Problem // a type's own UnmarshalJSON may return one, about its member
 	var semantic *json.SemanticError
@@ -174,17 +174,17 @@ func fromJSON(err error) error {
 			return New(http.StatusBadRequest, "unknown-field", "the body has a member that is not known here").
 				Field(pointer, "unknown member")
 		}
-		return invalidType(pointer, "wrong type or out of range").Because(err)
+		return invalidType(pointer, "wrong type or out of range")
 	case errors.As(err, &syntax):
 		detail := "not JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
 			detail = "this name comes twice"
 		}
-		return malformed(string(syntax.JSONPointer), detail).Because(err)
+		return malformed(string(syntax.JSONPointer), detail)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return malformed("", "the body ends early").Because(err)
 	}
-	return malformed("", "not JSON").Because(err)
+	return malformed("", "not JSON")
 }
 
 // Query refuses parameters that are not allowed or come twice, so that a typing error is never a silently wider answer.
