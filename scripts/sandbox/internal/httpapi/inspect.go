@@ -1,0 +1,29 @@
+package httpapi
+
+import "net/http"
+
+type list struct {
+	Items any   `json:"items"`
+	Last  int64 `json:"last"`
+}
+
+func (a *API) readLedger(w http.ResponseWriter, r *http.Request) error {
+	after, limit, err := page(r)
+	if err != nil {
+		return err
+	}
+	es, last, err := a.Ledger.Read(after, limit)
+	if err != nil {
+		return err
+	}
+	return write(w, http.StatusOK, list{es, last})
+}
+
+func (a *API) readMailbox(w http.ResponseWriter, r *http.Request) error {
+	after, limit, err := page(r, "to")
+	if err != nil {
+		return err
+	}
+	ms, last := a.Mailbox.Read(r.URL.Query().Get("to"), after, limit)
+	return write(w, http.StatusOK, list{ms, last})
+}
