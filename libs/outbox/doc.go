@@ -1,0 +1,2 @@
+// Package outbox publishes events exactly when the transaction that caused them commits.
+package outbox
