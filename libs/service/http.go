@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sethvargo/go-envconfig"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/libs/telemetry"
 	"go.uber.org/zap"
@@ -203,4 +204,29 @@ func (s *Service) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
+}
+
+// healthcheck asks /readyz of the service that runs with this environment on this machine.
+func healthcheck(env envconfig.Lookuper, cfg any) error {
+	base, err := configure(context.Background(), cfg, env)
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(base.AdminAddr)
+	if err != nil {
+		return fmt.Errorf("read ADMIN_ADDR: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	client := &http.Client{Timeout: 2 * time.Second}
+	resp, err := client.Get("http://" + net.JoinHostPort(host, port) + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", resp.Status)
+	}
+	return nil
 }

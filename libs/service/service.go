@@ -59,11 +59,20 @@ type process struct {
 	done  chan struct{}
 }
 
-// Main is the main function of a service. C is its configuration, a struct that embeds Base.
+// Main is the main function of a service. C is its configuration, a struct that embeds Base. With the argument healthcheck
+// it asks the running service of the same environment whether it is ready, and exits 0 or 1: images without a shell have
+// nothing else to ask with.
 func Main[C any](name string, run func(ctx context.Context, s *Service, cfg C) error) {
 	for _, arg := range os.Args[1:] {
 		if arg == "-h" || arg == "-help" || arg == "--help" {
 			printUsage(os.Stdout, name, new(C))
+			return
+		}
+		if arg == "healthcheck" {
+			if err := healthcheck(envconfig.OsLookuper(), new(C)); err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+				os.Exit(1)
+			}
 			return
 		}
 		fmt.Fprintf(os.Stderr, "%s: unknown argument %q; -h lists the environment variables\n", name, arg)
