@@ -266,4 +266,3 @@ func (s *Service) Serve(h http.Handler) {
 	}
 	s.stop(false)
 }
-
