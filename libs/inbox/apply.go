@@ -1,0 +1,245 @@
+package inbox
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/pg"
+)
+
+// key is what events are in order by.
+type key struct{ source, subject string }
+
+func keyOf(e event.Event) key { return key{e.Source, e.Subject} }
+
+func compareKeys(a, b key) int {
+	return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.source, b.source))
+}
+
+// incoming is an event as it came from the broker.
+type incoming struct {
+	event.Event
+	based bool // its partition had lost records before the group met it
+}
+
+// state is what the database knows of a key.
+type state struct {
+	last    int64 // 0: nothing was applied yet
+	parked  bool
+	waiting map[int64]event.Event // in early_events
+}
+
+// sorting is what becomes of a batch.
+type sorting struct {
+	fresh, early, diverted []event.Event
+	duplicates             []event.Event
+	moved                  map[key]bool // keys whose sequence advances
+}
+
+// sortOut decides by sequence alone what is applied, in which order, and what waits. It changes states to what is true
+// after that.
+func sortOut(events []incoming, states map[key]*state) sorting {
+	s := sorting{moved: map[key]bool{}}
+	ahead := map[key]map[int64]event.Event{} // of this batch, before their predecessor
+	for _, e := range events {
+		k := keyOf(e.Event)
+		st := states[k]
+		switch {
+		case e.Seq <= st.last:
+			s.duplicates = append(s.duplicates, e.Event)
+			continue
+		case st.parked:
+			s.diverted = append(s.diverted, e.Event)
+			continue
+		case e.Seq > st.last+1 && !(st.last == 0 && e.based):
+			_, known := ahead[k][e.Seq]
+			if _, stored := st.waiting[e.Seq]; known || stored {
+				s.duplicates = append(s.duplicates, e.Event)
+				continue
+			}
+			if ahead[k] == nil {
+				ahead[k] = map[int64]event.Event{}
+			}
+			ahead[k][e.Seq] = e.Event
+			continue
+		}
+		for next, ok := e.Event, true; ok; {
+			s.fresh = append(s.fresh, next)
+			st.last = next.Seq
+			s.moved[k] = true
+			if next, ok = ahead[k][st.last+1]; ok {
+				delete(ahead[k], next.Seq)
+			} else {
+				next, ok = st.waiting[st.last+1]
+			}
+		}
+	}
+	for _, e := range events { // not over ahead: rows are written in the order they came in
+		if w, ok := ahead[keyOf(e.Event)][e.Seq]; ok && w.ID == e.ID {
+			s.early = append(s.early, w)
+			delete(ahead[keyOf(e.Event)], e.Seq)
+		}
+	}
+	return s
+}
+
+// apply runs one transaction over events. withEarly has it take early events along whose predecessor is among them.
+func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) error {
+	var keys []key
+	seen := map[key]bool{}
+	for _, e := range events {
+		if k := keyOf(e.Event); !seen[k] {
+			seen[k] = true
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	sources, subjects := make([]string, len(keys)), make([]string, len(keys))
+	for n, k := range keys {
+		sources[n], subjects[n] = k.source, k.subject
+	}
+	err := pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+		states := make(map[key]*state, len(keys))
+		for _, k := range keys {
+			states[k] = &state{}
+		}
+		// The order matters: whoever waits for a key to be closed must read the sequence that the redrive left.
+		u.Read(`SELECT source, subject FROM parked_keys WHERE grp = $1 AND subject = ANY($2) AND closed_at IS NULL FOR SHARE`,
+			i.Group, subjects).Query(func(rows pgx.Rows) error {
+			var k key
+			_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject}, func() error {
+				if st := states[k]; st != nil {
+					st.parked = true
+				}
+				return nil
+			})
+			return err
+		})
+		// A scalar subquery, because a join may be planned as a scan of the whole inbox while that is small, and stay so.
+		u.Read(`SELECT n, (SELECT last_seq FROM inbox i WHERE i.subject = k.subject AND i.source = k.source AND i.grp = $1)
+			FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(source, subject, n)`,
+			i.Group, sources, subjects).Query(func(rows pgx.Rows) error {
+			var n int
+			var last *int64
+			_, err := pgx.ForEachRow(rows, []any{&n, &last}, func() error {
+				if last != nil {
+					states[keys[n-1]].last = *last
+				}
+				return nil
+			})
+			return err
+		})
+		if withEarly {
+			u.Read(`SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND subject = ANY($2) ORDER BY seq`,
+				i.Group, subjects).Query(func(rows pgx.Rows) error {
+				early, err := pgx.CollectRows(rows, scanEvent)
+				for _, e := range early {
+					if st := states[keyOf(e)]; st != nil {
+						if st.waiting == nil {
+							st.waiting = map[int64]event.Event{}
+						}
+						st.waiting[e.Seq] = e
+					}
+				}
+				return err
+			})
+		}
+		if err := u.Fetch(ctx); err != nil {
+			return err
+		}
+		was := make(map[key]int64, len(keys))
+		for k, st := range states {
+			was[k] = st.last
+		}
+		s := sortOut(events, states)
+		if err := i.run(ctx, u, s.fresh); err != nil {
+			return err
+		}
+		i.queue(u, "early_events", s.early)
+		i.queue(u, "parked_events", s.diverted)
+		var moves []move
+		for _, k := range keys {
+			if !s.moved[k] {
+				continue
+			}
+			moves = append(moves, move{k, was[k], states[k].last})
+			if len(states[k].waiting) > 0 {
+				i.unqueue(u, "early_events", k, states[k].last)
+			}
+		}
+		i.advance(u, moves)
+		u.AfterCommit(func() {
+			i.count(s)
+			if len(s.diverted) > 0 || !withEarly {
+				i.wake()
+			}
+		})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("apply %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+// move is how far a key goes.
+type move struct {
+	key
+	from, to int64
+}
+
+// advance writes the last sequences, sorted by key, only where they still are what was read.
+func (i *Inbox) advance(u *pg.Unit, moves []move) {
+	if len(moves) == 0 {
+		return
+	}
+	sources, subjects := make([]string, len(moves)), make([]string, len(moves))
+	from, to := make([]int64, len(moves)), make([]int64, len(moves))
+	for n, m := range moves {
+		sources[n], subjects[n], from[n], to[n] = m.source, m.subject, m.from, m.to
+	}
+	u.Guard(len(moves), `INSERT INTO inbox (grp, source, subject, was_seq, last_seq)
+		SELECT $1, k.* FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS k
+		ON CONFLICT (subject, source, grp) DO UPDATE SET was_seq = excluded.was_seq, last_seq = excluded.last_seq
+		WHERE inbox.last_seq = excluded.was_seq`, i.Group, sources, subjects, from, to)
+}
+
+const eventColumns = `source, subject, seq, event_id, type, tenant, at, traceparent, data`
+
+func scanEvent(row pgx.CollectableRow) (e event.Event, err error) {
+	err = row.Scan(&e.Source, &e.Subject, &e.Seq, &e.ID, &e.Type, &e.Tenant, &e.Time, &e.Traceparent, &e.Data)
+	e.Time = e.Time.UTC()
+	return e, err
+}
+
+// queue writes events into early_events or parked_events. What is there already stays.
+func (i *Inbox) queue(u *pg.Unit, table string, events []event.Event) {
+	if len(events) == 0 {
+		return
+	}
+	n := len(events)
+	sources, subjects, kinds, traces := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	seqs, tenants, ids := make([]int64, n), make([]int64, n), make([][16]byte, n)
+	times, data := make([]time.Time, n), make([][]byte, n)
+	for n, e := range events {
+		sources[n], subjects[n], kinds[n], traces[n] = e.Source, e.Subject, string(e.Type), e.Traceparent
+		seqs[n], tenants[n], ids[n], times[n], data[n] = e.Seq, e.Tenant, e.ID, e.Time, e.Data
+		if data[n] == nil {
+			data[n] = []byte{} // a message without fields is empty, not absent
+		}
+	}
+	u.Write(`INSERT INTO `+table+` (grp, `+eventColumns+`) SELECT $1, k.* FROM unnest($2::text[], $3::text[], $4::bigint[],
+		$5::uuid[], $6::text[], $7::bigint[], $8::timestamptz[], $9::text[], $10::bytea[]) AS k ON CONFLICT DO NOTHING`,
+		i.Group, sources, subjects, seqs, ids, kinds, tenants, times, traces, data)
+}
+
+// unqueue drops what is applied, or was skipped, from early_events or parked_events.
+func (i *Inbox) unqueue(u *pg.Unit, table string, k key, upTo int64) {
+	u.Write(`DELETE FROM `+table+` WHERE grp = $1 AND source = $2 AND subject = $3 AND seq <= $4`, i.Group, k.source, k.subject, upTo)
+}

@@ -1,0 +1,208 @@
+package inbox
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/waybill-dev/waybill/libs/auth"
+	"github.com/waybill-dev/waybill/libs/problem"
+)
+
+const (
+	deadLetter = "dead_letter"
+	// attemptLimit is the loop guard: what failed five times fails a sixth time, unless somebody says force.
+	attemptLimit = 5
+	pageLimit    = 100
+	reasonLimit  = 500 // characters of a discard's reason
+)
+
+var errNotRedrivable = errors.New("no redrive for this kind")
+
+// Routes serves the interventions, to operators and admins only:
+//
+//	GET  /                       ?kind= &status= &limit= 1-100 &cursor=
+//	GET  /{id}
+//	POST /{id}/redrive           {"dry_run": false, "force": false, "reason": ""}, or no body
+//	POST /{id}/discard           {"reason": "why", "seq": 0}; with seq only if the queue still begins there
+//
+// Redrive and discard answer 200 with a Result, whether or not the events got through: Status says so. What is closed
+// already is left alone and answered with its status.
+func (i *Inbox) Routes() http.Handler {
+	r := chi.NewRouter()
+	r.NotFound(problem.NotFound)
+	r.MethodNotAllowed(problem.MethodNotAllowed)
+	r.Group(func(r chi.Router) {
+		r.Use(auth.RequireRole("operator", "admin"))
+		r.Get("/", problem.Handler(i.getList))
+		r.Get("/{id}", problem.Handler(i.getOne))
+		r.Post("/{id}/redrive", problem.Handler(i.postRedrive))
+		r.Post("/{id}/discard", problem.Handler(i.postDiscard))
+	})
+	return r
+}
+
+func (i *Inbox) getList(w http.ResponseWriter, r *http.Request) error {
+	if err := problem.Query(r, "kind", "status", "limit", "cursor"); err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	limit, before := 50, uuid.Max
+	if q.Has("limit") {
+		n, err := strconv.Atoi(q.Get("limit"))
+		if err != nil || n < 1 || n > pageLimit {
+			return problem.New(http.StatusBadRequest, "invalid-field", "limit is 1 to 100").Field("limit", "is 1 to 100")
+		}
+		limit = n
+	}
+	if q.Has("cursor") {
+		raw, err := base64.RawURLEncoding.DecodeString(q.Get("cursor"))
+		if err == nil {
+			before, err = uuid.FromBytes(raw)
+		}
+		if err != nil {
+			return problem.New(http.StatusBadRequest, "invalid-cursor", "the cursor is not one of ours")
+		}
+	}
+	switch q.Get("status") {
+	case "", "open", "redriven", "discarded", "resolved":
+	default:
+		return problem.New(http.StatusBadRequest, "invalid-field", "unknown status").Field("status", "is open, redriven, discarded or resolved")
+	}
+	items, err := i.list(r.Context(), printable(q.Get("kind")), q.Get("status"), before, limit+1)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Items []item `json:"items"`
+		Next  string `json:"next,omitempty"`
+	}{Items: items}
+	if len(items) > limit {
+		page.Items = items[:limit]
+		page.Next = base64.RawURLEncoding.EncodeToString(items[limit-1].ID[:])
+	}
+	return problem.JSON(w, http.StatusOK, page)
+}
+
+// lookup finds the intervention of the path.
+func (i *Inbox) lookup(r *http.Request) (item, error) {
+	id, err := uuid.Parse(chi.URLParam(r, "id"))
+	if err != nil {
+		return item{}, problem.ErrNotFound()
+	}
+	x, err := i.find(r.Context(), id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return item{}, problem.ErrNotFound()
+	}
+	return x, err
+}
+
+func (i *Inbox) getOne(w http.ResponseWriter, r *http.Request) error {
+	if err := problem.Query(r); err != nil {
+		return err
+	}
+	x, err := i.lookup(r)
+	if err != nil {
+		return err
+	}
+	d, err := i.inspect(r.Context(), x.ID)
+	if err != nil {
+		return err
+	}
+	return problem.JSON(w, http.StatusOK, d)
+}
+
+func (i *Inbox) postRedrive(w http.ResponseWriter, r *http.Request) error {
+	type body struct {
+		DryRun bool   `json:"dry_run"`
+		Force  bool   `json:"force"`
+		Reason string `json:"reason"`
+	}
+	var b body
+	if r.ContentLength != 0 {
+		var err error
+		if b, err = problem.Decode[body](w, r); err != nil {
+			return err
+		}
+	}
+	if err := checkReason(b.Reason, false); err != nil {
+		return err
+	}
+	x, err := i.lookup(r)
+	if err != nil {
+		return err
+	}
+	a := act{id: x.ID, action: "redrive", actor: auth.From(r.Context()).Subject, reason: b.Reason, dry: b.DryRun}
+	if b.DryRun {
+		a.action = "dry_run"
+	}
+	if x.Status == "open" && x.Attempts >= attemptLimit && !b.Force && !b.DryRun {
+		return problem.New(http.StatusConflict, "redrive-limit", "this was redriven in vain "+strconv.Itoa(x.Attempts)+" times; force it, or discard it")
+	}
+	return i.answer(w, r, x, a)
+}
+
+func (i *Inbox) postDiscard(w http.ResponseWriter, r *http.Request) error {
+	type body struct {
+		Reason string `json:"reason"`
+		Seq    int64  `json:"seq"`
+	}
+	b, err := problem.Decode[body](w, r)
+	if err != nil {
+		return err
+	}
+	if err := checkReason(b.Reason, true); err != nil {
+		return err
+	}
+	x, err := i.lookup(r)
+	if err != nil {
+		return err
+	}
+	return i.answer(w, r, x, act{id: x.ID, action: "discard", actor: auth.From(r.Context()).Subject, reason: b.Reason, head: b.Seq})
+}
+
+func checkReason(s string, required bool) error {
+	if n := utf8.RuneCountInString(s); n > reasonLimit || (required && n == 0) {
+		return problem.New(http.StatusUnprocessableEntity, "invalid-field", "").Field("/reason", "is 1 to 500 characters")
+	}
+	return nil
+}
+
+// answer acts on an open intervention and says what came of it.
+func (i *Inbox) answer(w http.ResponseWriter, r *http.Request, x item, a act) error {
+	var res Result
+	var err error
+	ctx := r.Context()
+	switch {
+	case x.Status != "open":
+	case a.action != "discard":
+		res, err = i.redrive(ctx, x, a)
+	case x.Kind == poison || x.Kind == gap:
+		res, err = i.drain(ctx, key{x.Source, x.Subject}, "parked_events", a)
+	case x.Kind == deadLetter:
+		res, err = i.finish(ctx, "dead_letters", x, a, "discarded", nil)
+	default:
+		res, err = i.finish(ctx, "raised_interventions", x, a, "discarded", nil)
+	}
+	switch {
+	case errors.Is(err, errHead):
+		return problem.New(http.StatusConflict, "out-of-order", "the queue does not begin with this sequence any more").Because(err)
+	case errors.Is(err, errNotRedrivable):
+		return problem.New(http.StatusConflict, "not-redrivable", "the service has no redrive for this kind; discard it").Because(err)
+	case err != nil:
+		return err
+	}
+	if res.Status == "" { // it was closed, by then or before
+		if x, err = i.find(ctx, x.ID); err != nil {
+			return err
+		}
+		res = Result{ID: x.ID, Status: x.Status, DryRun: a.dry}
+	}
+	return problem.JSON(w, http.StatusOK, res)
+}
