@@ -1,0 +1,67 @@
+// Package order asks the order service about an order.
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// ErrUnknown says that the order service knows no such order, or does not show it.
+var ErrUnknown = errors.New("order is not known")
+
+// timeout of one question. The sweeper that asks has time; the order service's answer is one indexed read.
+const timeout = 5 * time.Second
+
+// Client asks the order service.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// NewClient makes a client. The transport signs the calls.
+func NewClient(base string, transport http.RoundTripper) *Client {
+	return &Client{base: strings.TrimRight(base, "/"), http: &http.Client{Transport: transport, Timeout: timeout}}
+}
+
+// Status is where the order stands, such as "paying".
+func (c *Client) Status(ctx context.Context, orderID string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/orders/"+url.PathEscape(orderID), nil)
+	if err != nil {
+		return "", fmt.Errorf("ask for order %s: %w", orderID, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("ask for order %s: %w", orderID, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return "", fmt.Errorf("ask for order %s: %w", orderID, err)
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return "", ErrUnknown
+	default:
+		return "", fmt.Errorf("ask for order %s: status %d", orderID, resp.StatusCode)
+	}
+	var answer struct {
+		OrderID string `json:"order_id"`
+		Status  string `json:"status"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return "", fmt.Errorf("read answer about order %s: %w", orderID, err)
+	}
+	if answer.OrderID != orderID || answer.Status == "" {
+		return "", fmt.Errorf("read answer about order %s: it is about another", orderID)
+	}
+	return answer.Status, nil
+}
