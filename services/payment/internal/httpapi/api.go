@@ -207,14 +207,14 @@ func (a *api) pay(w http.ResponseWriter, r *http.Request) error {
 
 // paymentBody is a payment as clients see it.
 type paymentBody struct {
-	OrderID       string      `json:"order_id"`
-	Status        string      `json:"status"`
+	OrderID       string         `json:"order_id"`
+	Status        string         `json:"status"`
 	Amount        jsontext.Value `json:"amount"`
-	Currency      string      `json:"currency"`
-	PaymentMethod string      `json:"payment_method"`
-	Attempts      int         `json:"attempts"`
+	Currency      string         `json:"currency"`
+	PaymentMethod string         `json:"payment_method"`
+	Attempts      int            `json:"attempts"`
 	Refunded      jsontext.Value `json:"refunded"`
-	Reason        string      `json:"reason,omitempty"`
+	Reason        string         `json:"reason,omitempty"`
 }
 
 func show(p payment.Payment) paymentBody {

@@ -188,3 +188,6 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) (re
 	}
 	return 0, nil
 }
+
+// CloseIdle closes connections that nobody uses, at the end of a process.
+func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
