@@ -1,0 +1,231 @@
+// Package plan says which programs a stack consists of, where each listens and what
+// its environment is. It does nothing by itself.
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// Services lists the eight, in the order in which a person thinks of them.
+var Services = []string{"gateway", "order", "payment", "inventory", "shipping", "notification", "analytics", "metrics-processor"}
+
+// Databases are named after the services that own them.
+var Databases = Services
+
+// Host is where everything listens: nothing here is meant for the network.
+const Host = "127.0.0.1"
+
+// defaults are the ports of the documentation. A service's admin port is its port
+// plus 1000 and named <service>-admin.
+var defaults = map[string]int{
+	"gateway": 8080, "order": 8081, "payment": 8082, "inventory": 8083, "shipping": 8084,
+	"notification": 8085, "analytics": 8086, "metrics-processor": 8087, "sandbox": 8090,
+	"kafka": 9092, "postgres": 15432, "redis": 16379, "smtp": 1025, "statsd": 8125, "pprof": 6060,
+}
+
+// offsets place the ports that are not near 8000 into the thousands that begin at a
+// --port-base; the others keep their last three digits.
+var offsets = map[string]int{"kafka": 192, "postgres": 432, "redis": 379, "smtp": 125, "statsd": 225, "pprof": 160}
+
+// Ports maps names to ports: those of defaults, and <name>-admin.
+type Ports map[string]int
+
+// DefaultPorts are those of the documentation.
+func DefaultPorts() Ports { return withAdmin(defaults, 1000) }
+
+// PortsFrom lays all ports out in the two thousand after base: the gateway at base+80,
+// its admin listener at base+1080, Kafka at base+192 and so on.
+func PortsFrom(base int) (Ports, error) {
+	if base < 1024 || base > 60000 {
+		return nil, fmt.Errorf("port base %d: choose one from 1024 to 60000, for example 20000", base)
+	}
+	p := map[string]int{}
+	for name, port := range defaults {
+		if offset, ok := offsets[name]; ok {
+			p[name] = base + offset
+		} else {
+			p[name] = base + port%1000
+		}
+	}
+	return withAdmin(p, 1000), nil
+}
+
+// FreePorts takes whatever is free. All listeners are open at once, so that no port
+// is given out twice.
+func FreePorts() (Ports, error) {
+	p := Ports{}
+	var open []net.Listener
+	defer func() {
+		for _, l := range open {
+			l.Close()
+		}
+	}()
+	for name := range DefaultPorts() {
+		l, err := net.Listen("tcp", net.JoinHostPort(Host, "0"))
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		open = append(open, l)
+		p[name] = l.Addr().(*net.TCPAddr).Port
+	}
+	return p, nil
+}
+
+func withAdmin(p map[string]int, distance int) Ports {
+	all := Ports(maps.Clone(p))
+	for _, name := range append([]string{"sandbox"}, Services...) {
+		all[name+"-admin"] = p[name] + distance
+	}
+	return all
+}
+
+// Set applies overrides written as name=port.
+func (p Ports) Set(overrides []string) error {
+	for _, o := range overrides {
+		name, value, _ := strings.Cut(o, "=")
+		port, err := strconv.Atoi(value)
+		if _, known := p[name]; !known || err != nil || port < 1 || port > 65535 {
+			return fmt.Errorf("--port %s: want name=port, the name one of %s", o, strings.Join(p.Names(), " "))
+		}
+		p[name] = port
+	}
+	return nil
+}
+
+// Names lists the names, sorted.
+func (p Ports) Names() []string { return slices.Sorted(maps.Keys(p)) }
+
+// Addr is host:port of a name.
+func (p Ports) Addr(name string) string { return net.JoinHostPort(Host, strconv.Itoa(p[name])) }
+
+// URL is the HTTP address of a name.
+func (p Ports) URL(name string) string { return "http://" + p.Addr(name) }
+
+// Clash names two listeners that were given the same port.
+func (p Ports) Clash() error {
+	by := map[int][]string{}
+	for name, port := range p {
+		by[port] = append(by[port], name)
+	}
+	var errs []error
+	for port, names := range by {
+		if len(names) > 1 {
+			sort.Strings(names)
+			errs = append(errs, fmt.Errorf("port %d is wanted by %s", port, strings.Join(names, " and ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Parts are what the services stand on, wherever it runs.
+type Parts struct {
+	Kafka    string // host:port, comma list
+	Postgres string // URL without a database name
+	Redis    string // host:port
+}
+
+// Secrets sign the sandbox's webhooks.
+type Secrets struct {
+	Provider string `json:"provider"`
+	Carrier  string `json:"carrier"`
+}
+
+// Settings is what all environments are derived from.
+type Settings struct {
+	Ports      Ports
+	Parts      Parts
+	Secrets    Secrets
+	Data       string // directory
+	LogLevel   string
+	OTLP       string
+	Step       string // SANDBOX_STEP, empty for the sandbox's own
+	Partitions int
+}
+
+// KeysDir holds the keys that services sign their calls with.
+func (s Settings) KeysDir() string { return filepath.Join(s.Data, "keys") }
+
+// Database is the connection string of a service's database.
+func (s Settings) Database(name string) string {
+	u, err := url.Parse(s.Parts.Postgres)
+	if err != nil {
+		return s.Parts.Postgres
+	}
+	u.Path = "/" + name
+	q := u.Query()
+	if !q.Has("sslmode") {
+		if host := u.Hostname(); host == Host || host == "localhost" || host == "::1" {
+			q.Set("sslmode", "disable")
+		}
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// Service is the environment of a service. With own ports, it is a replica's.
+func (s Settings) Service(name string, own Ports) []string {
+	env := []string{
+		"HTTP_ADDR=" + own.Addr(name), "ADMIN_ADDR=" + own.Addr(name+"-admin"),
+		"DATABASE_URL=" + s.Database(name),
+		"KAFKA_BROKERS=" + s.Parts.Kafka, "REDIS_ADDR=" + s.Parts.Redis,
+		"JWKS_URL=" + s.Ports.URL("gateway") + "/.well-known/jwks.json",
+		"WAYBILL_SERVICE_JWKS=" + filepath.Join(s.KeysDir(), "services.jwks"),
+		"WAYBILL_SERVICE_KEY=" + filepath.Join(s.KeysDir(), name+".jwk"),
+		"PROVIDER_URL=" + s.Ports.URL("sandbox"), "PROVIDER_SECRET=" + s.Secrets.Provider,
+		"CARRIER_URL=" + s.Ports.URL("sandbox"), "CARRIER_SECRET=" + s.Secrets.Carrier,
+		"SMTP_ADDR=" + s.Ports.Addr("smtp"), "MAIL_FROM=waybill@example.com",
+		"PPROF_ADDR=" + own.Addr("pprof"), "STATSD_ADDR=" + own.Addr("statsd"),
+	}
+	for _, other := range Services {
+		if other != "gateway" {
+			env = append(env, strings.ToUpper(strings.ReplaceAll(other, "-", "_"))+"_URL="+s.Ports.URL(other))
+		}
+	}
+	return append(env, s.common()...)
+}
+
+// Sandbox is the environment of the sandbox.
+func (s Settings) Sandbox() []string {
+	env := []string{
+		"HTTP_ADDR=" + s.Ports.Addr("sandbox"), "ADMIN_ADDR=" + s.Ports.Addr("sandbox-admin"),
+		"SMTP_LISTEN=" + s.Ports.Addr("smtp"), "DATA_DIR=" + filepath.Join(s.Data, "sandbox"),
+		"PAYMENT_WEBHOOK_URL=" + s.Ports.URL("payment") + "/webhooks/payments",
+		"SHIPPING_WEBHOOK_URL=" + s.Ports.URL("shipping") + "/webhooks/shipping",
+		"PROVIDER_SECRET=" + s.Secrets.Provider, "CARRIER_SECRET=" + s.Secrets.Carrier,
+	}
+	if s.Step != "" {
+		env = append(env, "SANDBOX_STEP="+s.Step)
+	}
+	return append(env, s.common()...)
+}
+
+func (s Settings) common() []string {
+	env := []string{"WAYBILL_ENV=development", "LOG_LEVEL=" + s.LogLevel, "WAYBILL_PARTITIONS=" + strconv.Itoa(s.Partitions)}
+	if s.OTLP != "" {
+		env = append(env, "OTLP_ENDPOINT="+s.OTLP)
+	}
+	return env
+}
+
+// Listeners names the ports that one program opens, to check them before it does.
+func Listeners(name string) []string {
+	switch name {
+	case "kafka", "redis", "postgres":
+		return []string{name}
+	case "sandbox":
+		return []string{name, name + "-admin", "smtp"}
+	case "metrics-processor":
+		return []string{name, name + "-admin", "statsd", "pprof"}
+	default:
+		return []string{name, name + "-admin"}
+	}
+}
