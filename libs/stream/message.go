@@ -1,6 +1,10 @@
 package stream
 
-import "time"
+import (
+	"time"
+
+	"github.com/IBM/sarama"
+)
 
 // Header is one record header.
 type Header struct {
@@ -16,4 +20,52 @@ type Message struct {
 	Key, Value []byte
 	Headers    []Header
 	Time       time.Time
+}
+
+// headerKeys are headerNames as the client library wants them. Every record shares them.
+var headerKeys = func() (keys [len(headerNames)][]byte) {
+	for i, name := range headerNames {
+		keys[i] = []byte(name)
+	}
+	return keys
+}()
+
+// keyBytes is the key of the i-th header of a record. Those of the envelope stand in Encode's order and cost nothing.
+func keyBytes(i int, key string) []byte {
+	if i < len(headerNames) && headerNames[i] == key {
+		return headerKeys[i]
+	}
+	return []byte(key)
+}
+
+// keyString is the way back.
+func keyString(i int, key []byte) string {
+	if i < len(headerNames) && headerNames[i] == string(key) {
+		return headerNames[i]
+	}
+	if n := headerIndex(string(key)); n >= 0 {
+		return headerNames[n]
+	}
+	return string(key)
+}
+
+// received turns records into messages. All headers of the batch share one array.
+func received(records []*sarama.ConsumerMessage) []Message {
+	n := 0
+	for _, r := range records {
+		n += len(r.Headers)
+	}
+	headers := make([]Header, 0, n)
+	batch := make([]Message, len(records))
+	for i, r := range records {
+		start := len(headers)
+		for j, h := range r.Headers {
+			headers = append(headers, Header{keyString(j, h.Key), h.Value})
+		}
+		batch[i] = Message{
+			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value,
+			Headers: headers[start:len(headers):len(headers)], Time: r.Timestamp,
+		}
+	}
+	return batch
 }
