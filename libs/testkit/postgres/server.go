@@ -94,7 +94,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	if major == 0 {
 		o.Progress("initialising PostgreSQL " + strconv.Itoa(bin.Major))
-		if err := initialise(ctx, bin, owner, data, o.Fsync); err != nil {
+		if err := initialise(ctx, bin, owner, data); err != nil {
 			return nil, err
 		}
 	}
@@ -163,7 +163,7 @@ func Place(dir string) (string, error) {
 // rootState holds what root keeps for the server's user.
 const rootState = "/var/lib/waybill"
 
-func initialise(ctx context.Context, bin Binaries, owner account, data string, fsync bool) error {
+func initialise(ctx context.Context, bin Binaries, owner account, data string) error {
 	// initdb refuses a directory with anything in it. No PG_VERSION means that an
 	// earlier initdb was cut short, so nothing of value is lost.
 	if err := os.RemoveAll(data); err != nil {
@@ -171,10 +171,9 @@ func initialise(ctx context.Context, bin Binaries, owner account, data string, f
 	}
 	// Trust is sound only because the server listens on loopback and a private
 	// socket. Locale C: index order and comparisons are the bytes', on any machine.
-	args := []string{"-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"}
-	if !fsync {
-		args = append(args, "--no-sync")
-	}
+	// No sync: what initdb writes is worth nothing yet, and the kernel has it on disk
+	// long before it is. That saves seconds of the first start.
+	args := []string{"-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions", "--no-sync"}
 	cmd := exec.CommandContext(ctx, bin.path("initdb"), args...)
 	cmd.SysProcAttr = owner.attributes()
 	cmd.Dir = "/"
