@@ -80,11 +80,14 @@ func (b *Book) Reserve(a Ask) Answer {
 		if slices.Equal(r.Items, a.Items) {
 			return b.again(ans, a, *r)
 		}
-		if !a.Pin || r.State != Pinned {
+		switch {
+		case !a.Pin:
 			ans.Outcome = OutcomeDiffers
 			return ans
+		case r.State != Pinned: // sold with other items
+			return closed(ans)
 		}
-		to = Pinned // pinned by a payment over the API with other items: the order's count
+		to = Pinned // by a payment made over the API, for a hold with other items: the order's count
 	}
 
 	total, currency, unknown, ok := b.price(a.Tenant, a.Items)
