@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -31,14 +30,7 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-func init() {
-	problem.Classify(func(err error) *problem.Problem {
-		if pg.Unavailable(err) || errors.Is(err, batch.ErrStopped) {
-			return problem.Unavailable()
-		}
-		return nil
-	})
-}
+func init() { problem.Classify(httpapi.Classify) }
 
 func main() { service.Main("payment", run) }
 

@@ -16,7 +16,9 @@ import (
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/event"
 	"github.com/waybill-dev/waybill/libs/inbox"
+	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
+	"github.com/waybill-dev/waybill/services/payment/internal/batch"
 	"github.com/waybill-dev/waybill/services/payment/internal/intake"
 	"github.com/waybill-dev/waybill/services/payment/internal/payment"
 	"github.com/waybill-dev/waybill/services/payment/internal/processor"
@@ -46,6 +48,14 @@ type Options struct {
 	Auth          func(http.Handler) http.Handler
 	Interventions http.Handler
 	OpenAPI       []byte
+}
+
+// Classify finds the problem in errors that come from below: the database is away, or the process is about to end.
+func Classify(err error) *problem.Problem {
+	if pg.Unavailable(err) || errors.Is(err, batch.ErrStopped) || errors.Is(err, context.Canceled) {
+		return problem.Unavailable()
+	}
+	return nil
 }
 
 type api struct {
