@@ -113,10 +113,11 @@ func (i *Inbox) setAside(u *pg.Unit, kind string, e event.Event, reason string) 
 	i.divertEarly(u, keyOf(e))
 }
 
-// divertEarly moves the early events of a parked key to its queue.
+// divertEarly moves the early events of a parked key to its queue, but for those that were applied in the meantime.
 func (i *Inbox) divertEarly(u *pg.Unit, k key) {
 	u.Write(`WITH moved AS (DELETE FROM early_events WHERE grp = $1 AND source = $2 AND subject = $3 RETURNING *)
-		INSERT INTO parked_events (grp, `+eventColumns+`) SELECT grp, `+eventColumns+` FROM moved ON CONFLICT DO NOTHING`,
+		INSERT INTO parked_events (grp, `+eventColumns+`) SELECT grp, `+eventColumns+` FROM moved WHERE seq > coalesce(
+			(SELECT last_seq FROM inbox i WHERE i.grp = $1 AND i.source = $2 AND i.subject = $3), 0) ON CONFLICT DO NOTHING`,
 		i.Group, k.source, k.subject)
 }
 
