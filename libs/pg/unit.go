@@ -42,6 +42,7 @@ type Unit struct {
 	writes pgx.Batch
 	before []func(ctx context.Context) error
 	after  []func()
+	values map[any]any
 }
 
 // Do runs f as one unit of work and commits what it queued. Where the unit loses against another one (40001, 40P01;
@@ -126,6 +127,19 @@ func (u *Unit) Flush(ctx context.Context) error {
 
 // BeforeCommit registers a function that runs when the unit's own function has returned; it may queue more writes.
 func (u *Unit) BeforeCommit(f func(ctx context.Context) error) { u.before = append(u.before, f) }
+
+// Value is what a package keeps with this unit under key; make makes it at first use.
+func (u *Unit) Value(key any, make func() any) any {
+	v, ok := u.values[key]
+	if !ok {
+		v = make()
+		if u.values == nil {
+			u.values = map[any]any{}
+		}
+		u.values[key] = v
+	}
+	return v
+}
 
 // AfterCommit registers a function that runs once the commit is known to have happened. It must not block.
 func (u *Unit) AfterCommit(f func()) { u.after = append(u.after, f) }
