@@ -50,7 +50,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.data, "data", ".waybill", "directory with the data, the logs and the programs that were built")
 	root.AddCommand(
 		newUp(c), newStatus(c), newDown(c), newReset(c), newLogs(c),
-		newOrder(c), newEvents(c), newDLQ(c),
+		newOrder(c), newEvents(c), newDLQ(c), newBench(c),
 		newKeys(c), newKafka(), newRedis(),
 	)
 	return root
