@@ -13,6 +13,7 @@ require (
 	github.com/waybill-dev/waybill/libs/testkit v0.0.0
 	github.com/waybill-dev/waybill/proto v0.0.0
 	go.opentelemetry.io/otel v1.47.0
+	go.uber.org/goleak v1.3.0
 	go.uber.org/zap v1.28.0
 	google.golang.org/protobuf v1.36.12
 	pgregory.net/rapid v1.3.0
