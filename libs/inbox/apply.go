@@ -104,14 +104,14 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 	for n, k := range keys {
 		sources[n], subjects[n] = k.source, k.subject
 	}
-	err := pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		states := make(map[key]*state, len(keys))
 		for _, k := range keys {
 			states[k] = &state{}
 		}
 		// The order matters: whoever waits for a key to be closed must read the sequence that the redrive left.
 		u.Read(`SELECT source, subject FROM parked_keys WHERE grp = $1 AND subject = ANY($2) AND closed_at IS NULL FOR SHARE`,
-			i.Group, subjects).Query(func(rows pgx.Rows) error {
+			i.o.Group, subjects).Query(func(rows pgx.Rows) error {
 			var k key
 			_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject}, func() error {
 				if st := states[k]; st != nil {
@@ -124,7 +124,7 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 		// A scalar subquery, because a join may be planned as a scan of the whole inbox while that is small, and stay so.
 		u.Read(`SELECT n, (SELECT last_seq FROM inbox i WHERE i.subject = k.subject AND i.source = k.source AND i.grp = $1)
 			FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(source, subject, n)`,
-			i.Group, sources, subjects).Query(func(rows pgx.Rows) error {
+			i.o.Group, sources, subjects).Query(func(rows pgx.Rows) error {
 			var n int
 			var last *int64
 			_, err := pgx.ForEachRow(rows, []any{&n, &last}, func() error {
@@ -137,7 +137,7 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 		})
 		if withEarly {
 			u.Read(`SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND subject = ANY($2) ORDER BY seq`,
-				i.Group, subjects).Query(func(rows pgx.Rows) error {
+				i.o.Group, subjects).Query(func(rows pgx.Rows) error {
 				early, err := pgx.CollectRows(rows, scanEvent)
 				for _, e := range early {
 					if st := states[keyOf(e)]; st != nil {
@@ -207,7 +207,7 @@ func (i *Inbox) advance(u *pg.Unit, moves []move) {
 	u.Guard(len(moves), `INSERT INTO inbox (grp, source, subject, was_seq, last_seq)
 		SELECT $1, k.* FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS k
 		ON CONFLICT (subject, source, grp) DO UPDATE SET was_seq = excluded.was_seq, last_seq = excluded.last_seq
-		WHERE inbox.last_seq = excluded.was_seq`, i.Group, sources, subjects, from, to)
+		WHERE inbox.last_seq = excluded.was_seq`, i.o.Group, sources, subjects, from, to)
 }
 
 const eventColumns = `source, subject, seq, event_id, type, tenant, at, traceparent, data`
@@ -236,10 +236,10 @@ func (i *Inbox) queue(u *pg.Unit, table string, events []event.Event) {
 	}
 	u.Write(`INSERT INTO `+table+` (grp, `+eventColumns+`) SELECT $1, k.* FROM unnest($2::text[], $3::text[], $4::bigint[],
 		$5::uuid[], $6::text[], $7::bigint[], $8::timestamptz[], $9::text[], $10::bytea[]) AS k ON CONFLICT DO NOTHING`,
-		i.Group, sources, subjects, seqs, ids, kinds, tenants, times, traces, data)
+		i.o.Group, sources, subjects, seqs, ids, kinds, tenants, times, traces, data)
 }
 
 // unqueue drops what is applied, or was skipped, from early_events or parked_events.
 func (i *Inbox) unqueue(u *pg.Unit, table string, k key, upTo int64) {
-	u.Write(`DELETE FROM `+table+` WHERE grp = $1 AND source = $2 AND subject = $3 AND seq <= $4`, i.Group, k.source, k.subject, upTo)
+	u.Write(`DELETE FROM `+table+` WHERE grp = $1 AND source = $2 AND subject = $3 AND seq <= $4`, i.o.Group, k.source, k.subject, upTo)
 }

@@ -74,7 +74,7 @@ func (i *Inbox) drain(ctx context.Context, k key, table string, a act) (r Result
 		}
 		r.Applied += s.applied
 		if a.dry {
-			return r, pg.Do(ctx, i.Pool, func(_ context.Context, u *pg.Unit) error {
+			return r, pg.Do(ctx, i.o.Pool, func(_ context.Context, u *pg.Unit) error {
 				i.audit(u, a, fmt.Sprintf("would apply %d, leave %d", r.Applied, r.Left))
 				return nil
 			})
@@ -88,7 +88,7 @@ func (i *Inbox) drain(ctx context.Context, k key, table string, a act) (r Result
 // step applies up to limit events. Where none is left behind it closes the key.
 func (i *Inbox) step(ctx context.Context, k key, table string, limit int, a act) (s step, err error) {
 	parked := table == "parked_events"
-	err = pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err = pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		s = step{}
 		var waiting []event.Event
 		var last int64
@@ -141,7 +141,7 @@ func (i *Inbox) step(ctx context.Context, k key, table string, limit int, a act)
 
 // skip gives up what a parked key stands at: its first event, or the sequences before that which never came.
 func (i *Inbox) skip(ctx context.Context, k key, a act) (s step, err error) {
-	err = pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err = pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		s = step{}
 		var waiting []event.Event
 		var last int64
@@ -178,7 +178,7 @@ func (i *Inbox) moveOn(u *pg.Unit, k key, s *step, moved bool, a act) {
 	if s.left > 0 {
 		if moved {
 			u.Write(`UPDATE parked_keys SET kind = 'gap', attempts = 0, reason = 'the next sequence has not come'
-				WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL`, i.Group, k.source, k.subject)
+				WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL`, i.o.Group, k.source, k.subject)
 		}
 		return
 	}
@@ -187,13 +187,13 @@ func (i *Inbox) moveOn(u *pg.Unit, k key, s *step, moved bool, a act) {
 		s.status = "discarded"
 	}
 	u.Write(`UPDATE parked_keys SET status = $4, note = $5, closed_at = now()
-		WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL`, i.Group, k.source, k.subject, s.status, a.reason)
+		WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL`, i.o.Group, k.source, k.subject, s.status, a.reason)
 }
 
 // readParked locks the parked key against events that are being diverted. Status is empty where there is none.
 func (i *Inbox) readParked(u *pg.Unit, k key, status *string) {
 	u.Read(`SELECT status FROM parked_keys WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL FOR UPDATE`,
-		i.Group, k.source, k.subject).Query(func(rows pgx.Rows) error {
+		i.o.Group, k.source, k.subject).Query(func(rows pgx.Rows) error {
 		_, err := pgx.ForEachRow(rows, []any{status}, func() error { return nil })
 		return err
 	})
@@ -201,11 +201,11 @@ func (i *Inbox) readParked(u *pg.Unit, k key, status *string) {
 
 // fail notes that a parked key still cannot go on, and what with.
 func (i *Inbox) fail(ctx context.Context, k key, e event.Event, cause error, a act) error {
-	err := pg.Do(ctx, i.Pool, func(_ context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(_ context.Context, u *pg.Unit) error {
 		if !a.dry {
 			u.Write(`UPDATE parked_keys SET kind = 'poison', attempts = attempts + 1, reason = $4, type = $5, traceparent = $6
 				WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL`,
-				i.Group, k.source, k.subject, printable(cause.Error()), string(e.Type), e.Traceparent)
+				i.o.Group, k.source, k.subject, printable(cause.Error()), string(e.Type), e.Traceparent)
 		}
 		i.audit(u, a, printable(fmt.Sprintf("sequence %d, event %s: %v", e.Seq, e.ID, cause)))
 		return nil
@@ -213,7 +213,7 @@ func (i *Inbox) fail(ctx context.Context, k key, e event.Event, cause error, a a
 	if err != nil {
 		return fmt.Errorf("note failed redrive: %w", err)
 	}
-	i.Log.Warn("redrive failed", zap.Stringer("intervention", a.id), zap.String("subject", k.subject),
+	i.o.Log.Warn("redrive failed", zap.Stringer("intervention", a.id), zap.String("subject", k.subject),
 		zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.Error(cause))
 	return nil
 }

@@ -52,7 +52,8 @@ type Options struct {
 	Group string // consumer group, such as "order-service"
 	Pool  *pgxpool.Pool
 	Wants []event.Type // the others advance the sequence, are counted and not handed over
-	Handler
+	// Handler gets what is wanted and was not applied before.
+	Handler Handler
 	// Redrive tries again what Raise recorded, by kind. It queues its changes on u. Kinds without one can only be
 	// discarded, or resolved by the service.
 	Redrive map[string]func(ctx context.Context, u *pg.Unit, id uuid.UUID, subject string) error
@@ -66,7 +67,7 @@ type Options struct {
 
 // Inbox applies the events of one consumer group once.
 type Inbox struct {
-	Options
+	o       Options
 	wants   map[event.Type]bool
 	metrics *metrics
 	nudge   chan struct{} // Run has something to settle
@@ -87,7 +88,7 @@ func New(o Options) *Inbox {
 		o.Log = zap.NewNop()
 	}
 	i := &Inbox{
-		Options: o, wants: map[event.Type]bool{}, metrics: newMetrics(o.Registry, o.Group),
+		o: o, wants: map[event.Type]bool{}, metrics: newMetrics(o.Registry, o.Group),
 		nudge: make(chan struct{}, 1), based: map[partition]bool{},
 	}
 	for _, t := range o.Wants {
@@ -131,7 +132,7 @@ func (i *Inbox) stop(t event.Type) error {
 	defer i.mu.Unlock()
 	if i.stopped == nil {
 		i.stopped = fmt.Errorf("more than %d keys parked within a minute at %s: consumer stopped", parkLimit, t)
-		i.Log.Error("consumer stopped", zap.String("type", string(t)), zap.Error(i.stopped))
+		i.o.Log.Error("consumer stopped", zap.String("type", string(t)), zap.Error(i.stopped))
 	}
 	return i.stopped
 }
@@ -161,11 +162,11 @@ func (i *Inbox) run(ctx context.Context, u *pg.Unit, batch []event.Event) (err e
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			i.Log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			i.o.Log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			err = Permanent(fmt.Errorf("handler panicked: %v", p))
 		}
 	}()
-	return i.Handler(ctx, u, wanted)
+	return i.o.Handler(ctx, u, wanted)
 }
 
 // Consume applies a batch of records. An error means that nothing is known about the rest of the batch: bring it again.
@@ -229,17 +230,17 @@ func (i *Inbox) meet(ctx context.Context, records []stream.Message) error {
 			continue
 		}
 		oldest := m.Offset
-		if i.Oldest != nil {
+		if i.o.Oldest != nil {
 			var err error
-			if oldest, err = i.Oldest(ctx, m.Topic, m.Partition); err != nil {
+			if oldest, err = i.o.Oldest(ctx, m.Topic, m.Partition); err != nil {
 				return fmt.Errorf("ask for the oldest offset of %s/%d: %w", m.Topic, m.Partition, err)
 			}
 		}
 		// The row of the group's first meeting wins.
-		err := i.Pool.QueryRow(ctx, `WITH met AS (
+		err := i.o.Pool.QueryRow(ctx, `WITH met AS (
 			INSERT INTO inbox_partitions (grp, topic, part, oldest) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING oldest)
 			SELECT oldest FROM met UNION ALL SELECT oldest FROM inbox_partitions WHERE grp = $1 AND topic = $2 AND part = $3 LIMIT 1`,
-			i.Group, m.Topic, m.Partition, oldest).Scan(&oldest)
+			i.o.Group, m.Topic, m.Partition, oldest).Scan(&oldest)
 		if err != nil {
 			return fmt.Errorf("remember partition %s/%d: %w", m.Topic, m.Partition, err)
 		}

@@ -54,7 +54,7 @@ func setup(t testing.TB) *bench {
 // another makes a further replica on the same database. The hook runs inside its handler.
 func (b *bench) another(hook func(batch []event.Event)) *Inbox {
 	return New(Options{
-		Group: "order-service", Pool: b.pool, Log: testkit.Log(b.t.(*testing.T)), Registry: prometheus.NewRegistry(),
+		Group: "order-service", Pool: b.pool, Log: testkit.Log(b.t), Registry: prometheus.NewRegistry(),
 		Wants: []event.Type{event.OrderCreated, event.OrderCompleted, event.PaymentProcessed},
 		Handler: func(ctx context.Context, u *pg.Unit, batch []event.Event) error {
 			b.mu.Lock()
@@ -341,10 +341,10 @@ func TestTheFirstEventOfAKeyIsNumberOne(t *testing.T) {
 	consume(restarted, 1, 0, ev("o-5", 2))
 	b.applied("o-1/1", "o-3/5", "o-5/2")
 	asking := b.another(nil)
-	asking.Oldest = func(context.Context, string, int32) (int64, error) { return 0, nil }
+	asking.o.Oldest = func(context.Context, string, int32) (int64, error) { return 0, nil }
 	consume(asking, 2, 7, ev("o-6", 2)) // the broker still has everything
 	b.applied("o-1/1", "o-3/5", "o-5/2")
-	asking.Oldest = func(context.Context, string, int32) (int64, error) { return 0, errors.New("no leader") }
+	asking.o.Oldest = func(context.Context, string, int32) (int64, error) { return 0, errors.New("no leader") }
 	if err := asking.Consume(t.Context(), []stream.Message{{Topic: "orders", Partition: 3}}); err == nil {
 		t.Error("a partition was met without knowing its oldest offset")
 	}

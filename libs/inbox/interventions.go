@@ -37,7 +37,7 @@ func (i *Inbox) Raise(u *pg.Unit, x Intervention) {
 	}
 	u.Write(`INSERT INTO raised_interventions (id, grp, kind, subject, tenant, reason, detail, traceparent)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (subject, kind, grp) WHERE closed_at IS NULL DO NOTHING`,
-		newID(), i.Group, x.Kind, x.Subject, x.Tenant, printable(x.Reason), detail, x.Trace)
+		newID(), i.o.Group, x.Kind, x.Subject, x.Tenant, printable(x.Reason), detail, x.Trace)
 }
 
 // Resolve closes a raised intervention, if one is open, because the service came over it.
@@ -46,7 +46,7 @@ func (i *Inbox) Resolve(u *pg.Unit, kind, subject, note string) {
 			UPDATE raised_interventions SET status = 'resolved', note = $4, closed_at = now()
 			WHERE grp = $1 AND kind = $2 AND subject = $3 AND closed_at IS NULL RETURNING id)
 		INSERT INTO intervention_actions (intervention, action, actor, outcome, reason) SELECT id, 'resolve', $1, 'resolved', $4 FROM done`,
-		i.Group, kind, subject, note)
+		i.o.Group, kind, subject, note)
 }
 
 // item is an intervention as it is listed.
@@ -80,8 +80,8 @@ func scanItem(row pgx.CollectableRow) (x item, err error) {
 
 // list returns a page of interventions, newest first, of those before an id.
 func (i *Inbox) list(ctx context.Context, kind, status string, before uuid.UUID, limit int) ([]item, error) {
-	rows, _ := i.Pool.Query(ctx, `SELECT `+itemColumns+` FROM interventions WHERE grp = $1 AND ($2 = '' OR kind = $2)
-		AND ($3 = '' OR status = $3) AND id < $4 ORDER BY id DESC LIMIT $5`, i.Group, kind, status, before, limit)
+	rows, _ := i.o.Pool.Query(ctx, `SELECT `+itemColumns+` FROM interventions WHERE grp = $1 AND ($2 = '' OR kind = $2)
+		AND ($3 = '' OR status = $3) AND id < $4 ORDER BY id DESC LIMIT $5`, i.o.Group, kind, status, before, limit)
 	return pgx.CollectRows(rows, scanItem)
 }
 
@@ -122,7 +122,7 @@ type action struct {
 
 // find returns the intervention with this id, or pgx.ErrNoRows.
 func (i *Inbox) find(ctx context.Context, id uuid.UUID) (item, error) {
-	rows, _ := i.Pool.Query(ctx, `SELECT `+itemColumns+` FROM interventions WHERE grp = $1 AND id = $2`, i.Group, id)
+	rows, _ := i.o.Pool.Query(ctx, `SELECT `+itemColumns+` FROM interventions WHERE grp = $1 AND id = $2`, i.o.Group, id)
 	return pgx.CollectExactlyOneRow(rows, scanItem)
 }
 
@@ -131,15 +131,15 @@ func (i *Inbox) inspect(ctx context.Context, id uuid.UUID) (d details, err error
 	if d.item, err = i.find(ctx, id); err != nil {
 		return d, err
 	}
-	rows, _ := i.Pool.Query(ctx, `SELECT at, action, actor, outcome, reason FROM intervention_actions a WHERE intervention = $1
+	rows, _ := i.o.Pool.Query(ctx, `SELECT at, action, actor, outcome, reason FROM intervention_actions a WHERE intervention = $1
 		ORDER BY a.id LIMIT 1000`, id)
 	if d.Actions, err = pgx.CollectRows(rows, pgx.RowToStructByPos[action]); err != nil || d.ClosedAt != nil {
 		return d, err
 	}
 	switch d.Kind {
 	case poison, gap:
-		rows, _ := i.Pool.Query(ctx, `SELECT `+eventColumns+` FROM parked_events WHERE grp = $1 AND source = $2 AND subject = $3
-			ORDER BY seq LIMIT 100`, i.Group, d.Source, d.Subject)
+		rows, _ := i.o.Pool.Query(ctx, `SELECT `+eventColumns+` FROM parked_events WHERE grp = $1 AND source = $2 AND subject = $3
+			ORDER BY seq LIMIT 100`, i.o.Group, d.Source, d.Subject)
 		events, err := pgx.CollectRows(rows, scanEvent)
 		for _, e := range events {
 			d.Events = append(d.Events, waiting{e.ID, e.Seq, string(e.Type), e.Time, payload(e)})
@@ -149,12 +149,12 @@ func (i *Inbox) inspect(ctx context.Context, id uuid.UUID) (d details, err error
 		d.Record, err = i.record(ctx, id)
 		return d, err
 	}
-	return d, i.Pool.QueryRow(ctx, `SELECT detail FROM raised_interventions WHERE id = $1`, id).Scan(&d.Detail)
+	return d, i.o.Pool.QueryRow(ctx, `SELECT detail FROM raised_interventions WHERE id = $1`, id).Scan(&d.Detail)
 }
 
 func (i *Inbox) record(ctx context.Context, id uuid.UUID) (*record, error) {
 	var r record
-	err := i.Pool.QueryRow(ctx, `SELECT topic, part, "offset", at, key, value, headers FROM dead_letters WHERE id = $1`, id).
+	err := i.o.Pool.QueryRow(ctx, `SELECT topic, part, "offset", at, key, value, headers FROM dead_letters WHERE id = $1`, id).
 		Scan(&r.Topic, &r.Partition, &r.Offset, &r.Time, &r.Key, &r.Value, &r.Headers)
 	return &r, err
 }
@@ -214,11 +214,11 @@ func (i *Inbox) redriveLetter(ctx context.Context, x item, a act) (Result, error
 // redriveRaised hands a raised intervention back to its service.
 func (i *Inbox) redriveRaised(ctx context.Context, x item, a act) (Result, error) {
 	var r Result
-	again := i.Redrive[x.Kind]
+	again := i.o.Redrive[x.Kind]
 	if again == nil {
 		return r, errNotRedrivable
 	}
-	err := pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		r = Result{ID: x.ID, Status: x.Status, DryRun: a.dry}
 		open := false
 		u.Read(`SELECT FROM raised_interventions WHERE id = $1 AND closed_at IS NULL FOR UPDATE`, x.ID).Query(func(rows pgx.Rows) error {
@@ -255,7 +255,7 @@ func (i *Inbox) redriveRaised(ctx context.Context, x item, a act) (Result, error
 // that it was made.
 func (i *Inbox) finish(ctx context.Context, table string, x item, a act, status string, cause error) (Result, error) {
 	r := Result{ID: x.ID, Status: "open", DryRun: a.dry}
-	err := pg.Do(ctx, i.Pool, func(_ context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(_ context.Context, u *pg.Unit) error {
 		switch {
 		case cause != nil:
 			r.Error = printable(cause.Error())

@@ -72,11 +72,11 @@ var tracer = otel.Tracer("github.com/waybill-dev/waybill/libs/inbox")
 // trace starts one span for a batch, linked to what caused each of its events. A span per event would cost more than the
 // event.
 func (i *Inbox) trace(ctx context.Context, events []incoming) (context.Context, func(error)) {
-	ctx, span := tracer.Start(ctx, "consume "+i.Group, trace.WithSpanKind(trace.SpanKindConsumer))
+	ctx, span := tracer.Start(ctx, "consume "+i.o.Group, trace.WithSpanKind(trace.SpanKindConsumer))
 	if !span.IsRecording() {
 		return ctx, func(error) { span.End() }
 	}
-	span.SetAttributes(attribute.Int("messaging.batch.message_count", len(events)), attribute.String("messaging.consumer.group.name", i.Group))
+	span.SetAttributes(attribute.Int("messaging.batch.message_count", len(events)), attribute.String("messaging.consumer.group.name", i.o.Group))
 	seen := map[string]bool{}
 	for _, e := range events {
 		if seen[e.Traceparent] {

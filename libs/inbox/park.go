@@ -29,7 +29,7 @@ var errFlood = errors.New("too many keys parked at one event type")
 // park puts the key of e aside, beginning with e.
 func (i *Inbox) park(ctx context.Context, e event.Event, cause error) error {
 	parked := false
-	err := pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		parked = false
 		var last int64
 		var recent int
@@ -54,7 +54,7 @@ func (i *Inbox) park(ctx context.Context, e event.Event, cause error) error {
 	}
 	if parked {
 		i.metrics.events.WithLabelValues("parked", label(e.Type)).Inc()
-		i.Log.Error("key parked", zap.String("kind", poison), zap.String("type", string(e.Type)), zap.String("subject", e.Subject),
+		i.o.Log.Error("key parked", zap.String("kind", poison), zap.String("type", string(e.Type)), zap.String("subject", e.Subject),
 			zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.Error(cause))
 	}
 	return nil
@@ -64,7 +64,7 @@ func (i *Inbox) park(ctx context.Context, e event.Event, cause error) error {
 func (i *Inbox) parkGap(ctx context.Context, k key) error {
 	var first []event.Event
 	var last int64
-	err := pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		i.readLast(u, k, &last)
 		i.readQueue(u, "early_events", k, 1, &first, nil)
 		if err := u.Fetch(ctx); err != nil {
@@ -91,7 +91,7 @@ func (i *Inbox) parkGap(ctx context.Context, k key) error {
 	if err := i.parkedOrStopped(err, first[0].Type); err != nil {
 		return fmt.Errorf("park key after gap: %w", err)
 	}
-	i.Log.Error("key parked", zap.String("kind", gap), zap.String("type", string(first[0].Type)), zap.String("subject", k.subject),
+	i.o.Log.Error("key parked", zap.String("kind", gap), zap.String("type", string(first[0].Type)), zap.String("subject", k.subject),
 		zap.Int64("missing", last+1), zap.Int64("seq", first[0].Seq))
 	return nil
 }
@@ -109,7 +109,7 @@ func (i *Inbox) setAside(u *pg.Unit, kind string, e event.Event, reason string) 
 	u.Write(`INSERT INTO parked_keys (id, grp, source, subject, kind, type, tenant, reason, traceparent)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		ON CONFLICT (subject, source, grp) WHERE closed_at IS NULL DO UPDATE SET reason = parked_keys.reason`,
-		newID(), i.Group, e.Source, e.Subject, kind, string(e.Type), e.Tenant, printable(reason), e.Traceparent)
+		newID(), i.o.Group, e.Source, e.Subject, kind, string(e.Type), e.Tenant, printable(reason), e.Traceparent)
 	i.divertEarly(u, keyOf(e))
 }
 
@@ -118,13 +118,13 @@ func (i *Inbox) divertEarly(u *pg.Unit, k key) {
 	u.Write(`WITH moved AS (DELETE FROM early_events WHERE grp = $1 AND source = $2 AND subject = $3 RETURNING *)
 		INSERT INTO parked_events (grp, `+eventColumns+`) SELECT grp, `+eventColumns+` FROM moved WHERE seq > coalesce(
 			(SELECT last_seq FROM inbox i WHERE i.grp = $1 AND i.source = $2 AND i.subject = $3), 0) ON CONFLICT DO NOTHING`,
-		i.Group, k.source, k.subject)
+		i.o.Group, k.source, k.subject)
 }
 
 // readLast reads the last sequence of a key and holds its row.
 func (i *Inbox) readLast(u *pg.Unit, k key, last *int64) {
 	u.Read(`SELECT last_seq FROM inbox WHERE grp = $1 AND source = $2 AND subject = $3 FOR UPDATE`,
-		i.Group, k.source, k.subject).Query(func(rows pgx.Rows) error {
+		i.o.Group, k.source, k.subject).Query(func(rows pgx.Rows) error {
 		*last = 0
 		_, err := pgx.ForEachRow(rows, []any{last}, func() error { return nil })
 		return err
@@ -134,14 +134,14 @@ func (i *Inbox) readLast(u *pg.Unit, k key, last *int64) {
 // readRecent counts the keys parked within the last minute at a type, by any replica.
 func (i *Inbox) readRecent(u *pg.Unit, t event.Type, n *int) {
 	u.Read(`SELECT count(*) FROM parked_keys WHERE grp = $1 AND type = $2 AND opened_at > now() - interval '1 minute'`,
-		i.Group, string(t)).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
+		i.o.Group, string(t)).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
 }
 
 // readQueue reads up to limit events that a key still waits with, by sequence, and how many there are in all.
 func (i *Inbox) readQueue(u *pg.Unit, table string, k key, limit int, events *[]event.Event, all *int) {
 	u.Read(`SELECT `+eventColumns+`, count(*) OVER () FROM `+table+` q WHERE grp = $1 AND source = $2 AND subject = $3
 		AND seq > coalesce((SELECT last_seq FROM inbox i WHERE i.grp = q.grp AND i.source = q.source AND i.subject = q.subject), 0)
-		ORDER BY seq LIMIT $4`, i.Group, k.source, k.subject, limit).Query(func(rows pgx.Rows) (err error) {
+		ORDER BY seq LIMIT $4`, i.o.Group, k.source, k.subject, limit).Query(func(rows pgx.Rows) (err error) {
 		var n int
 		*events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e event.Event, err error) {
 			err = row.Scan(&e.Source, &e.Subject, &e.Seq, &e.ID, &e.Type, &e.Tenant, &e.Time, &e.Traceparent, &e.Data, &n)
@@ -199,7 +199,7 @@ func decode(m stream.Message) (event.Event, error) {
 
 // bury keeps records that cannot be applied.
 func (i *Inbox) bury(ctx context.Context, letters []letter) error {
-	err := pg.Do(ctx, i.Pool, func(ctx context.Context, u *pg.Unit) error {
+	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		for _, l := range letters {
 			headers, err := json.Marshal(append([]stream.Header{}, l.Headers...))
 			if err != nil {
@@ -207,7 +207,7 @@ func (i *Inbox) bury(ctx context.Context, letters []letter) error {
 			}
 			u.Write(`INSERT INTO dead_letters (id, grp, topic, part, "offset", at, key, value, headers, reason)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
-				newID(), i.Group, l.Topic, l.Partition, l.Offset, l.Time, l.Key, l.Value, headers, printable(l.reason))
+				newID(), i.o.Group, l.Topic, l.Partition, l.Offset, l.Time, l.Key, l.Value, headers, printable(l.reason))
 		}
 		return nil
 	})
@@ -216,7 +216,7 @@ func (i *Inbox) bury(ctx context.Context, letters []letter) error {
 	}
 	for _, l := range letters {
 		i.metrics.events.WithLabelValues("dead", "").Inc()
-		i.Log.Error("record is no event", zap.String("topic", l.Topic), zap.Int32("partition", l.Partition), zap.Int64("offset", l.Offset),
+		i.o.Log.Error("record is no event", zap.String("topic", l.Topic), zap.Int32("partition", l.Partition), zap.Int64("offset", l.Offset),
 			zap.String("reason", l.reason))
 	}
 	return nil

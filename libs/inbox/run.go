@@ -37,7 +37,7 @@ func (i *Inbox) Run(ctx context.Context) error {
 			err, purged = i.purge(ctx), now
 		}
 		if err != nil && ctx.Err() == nil {
-			i.Log.Warn("settling the inbox failed, trying again", zap.Error(err))
+			i.o.Log.Warn("settling the inbox failed, trying again", zap.Error(err))
 		}
 		select {
 		case <-tick.C:
@@ -54,11 +54,11 @@ func (i *Inbox) settle(ctx context.Context) error {
 		key
 		overdue bool
 	}
-	rows, _ := i.Pool.Query(ctx, `SELECT source, subject, overdue FROM (
+	rows, _ := i.o.Pool.Query(ctx, `SELECT source, subject, overdue FROM (
 			SELECT source, subject, min(seq) AS next, min(queued_at) < now() - $2::interval AS overdue,
 				(SELECT last_seq FROM inbox i WHERE i.grp = $1 AND i.source = e.source AND i.subject = e.subject) AS last
 			FROM early_events e WHERE grp = $1 GROUP BY source, subject) waiting
-		WHERE overdue OR next <= coalesce(last, 0) + 1 LIMIT 1000`, i.Group, patience)
+		WHERE overdue OR next <= coalesce(last, 0) + 1 LIMIT 1000`, i.o.Group, patience)
 	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e early, err error) {
 		return e, row.Scan(&e.source, &e.subject, &e.overdue)
 	})
@@ -82,10 +82,10 @@ func (i *Inbox) settleGaps(ctx context.Context) error {
 		key
 		id uuid.UUID
 	}
-	rows, _ := i.Pool.Query(ctx, `SELECT id, source, subject FROM parked_keys k WHERE grp = $1 AND kind = 'gap' AND closed_at IS NULL
+	rows, _ := i.o.Pool.Query(ctx, `SELECT id, source, subject FROM parked_keys k WHERE grp = $1 AND kind = 'gap' AND closed_at IS NULL
 		AND EXISTS (SELECT FROM parked_events e WHERE e.grp = k.grp AND e.source = k.source AND e.subject = k.subject AND e.seq <= 1 +
 			coalesce((SELECT last_seq FROM inbox i WHERE i.grp = k.grp AND i.source = k.source AND i.subject = k.subject), 0))
-		LIMIT 1000`, i.Group)
+		LIMIT 1000`, i.o.Group)
 	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p parked, err error) {
 		return p, row.Scan(&p.id, &p.source, &p.subject)
 	})
@@ -94,7 +94,7 @@ func (i *Inbox) settleGaps(ctx context.Context) error {
 	}
 	var failed []error
 	for _, k := range keys {
-		a := act{id: k.id, action: "redrive", actor: i.Group, reason: "the missing sequence came"}
+		a := act{id: k.id, action: "redrive", actor: i.o.Group, reason: "the missing sequence came"}
 		_, err := i.drain(ctx, k.key, "parked_events", a)
 		failed = append(failed, err)
 	}
@@ -103,7 +103,7 @@ func (i *Inbox) settleGaps(ctx context.Context) error {
 
 // gauge counts what waits for a person.
 func (i *Inbox) gauge(ctx context.Context) error {
-	rows, _ := i.Pool.Query(ctx, `SELECT kind, count(*) FROM interventions WHERE grp = $1 AND closed_at IS NULL GROUP BY kind`, i.Group)
+	rows, _ := i.o.Pool.Query(ctx, `SELECT kind, count(*) FROM interventions WHERE grp = $1 AND closed_at IS NULL GROUP BY kind`, i.o.Group)
 	i.metrics.open.Reset()
 	var kind string
 	var n float64
@@ -120,7 +120,7 @@ func (i *Inbox) gauge(ctx context.Context) error {
 // purge deletes idempotency keys that are past their retention.
 func (i *Inbox) purge(ctx context.Context) error {
 	for {
-		tag, err := i.Pool.Exec(ctx, `DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+		tag, err := i.o.Pool.Exec(ctx, `DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
 			SELECT ctid FROM idempotency_keys WHERE stored_at < now() - $1::interval LIMIT $2))`, retention, purgeRows)
 		if err != nil {
 			return fmt.Errorf("delete old idempotency keys: %w", err)

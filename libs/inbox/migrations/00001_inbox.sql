@@ -75,7 +75,7 @@ CREATE TABLE parked_keys (
     CHECK ((status = 'open') = (closed_at IS NULL))
 );
 CREATE UNIQUE INDEX parked_keys_open ON parked_keys (subject, source, grp) WHERE closed_at IS NULL;
-CREATE INDEX parked_keys_recent ON parked_keys (grp, type, opened_at);
+CREATE INDEX parked_keys_recent ON parked_keys (type, grp, opened_at);
 
 -- Records without a usable envelope: there is no key that could be parked.
 CREATE TABLE dead_letters (
@@ -94,7 +94,7 @@ CREATE TABLE dead_letters (
     note      text NOT NULL DEFAULT '',
     opened_at timestamptz NOT NULL DEFAULT now(),
     closed_at timestamptz,
-    UNIQUE (grp, topic, part, "offset", at),
+    UNIQUE (topic, part, "offset", at, grp),
     CHECK ((status = 'open') = (closed_at IS NULL))
 );
 CREATE INDEX dead_letters_open ON dead_letters (grp) WHERE closed_at IS NULL;
