@@ -62,7 +62,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	var in *inbox.Inbox
 	in = inbox.New(inbox.Options{
 		Group: group, Pool: pool, Wants: postgres.Wants, Oldest: consumer.Oldest, Log: s.Log, Registry: s.Registry,
-		Handler: func(ctx context.Context, u *pg.Unit, batch []event.Event) error { return store.Follow(ctx, u, batch, in) },
+		Handler: func(ctx context.Context, u *pg.Unit, batch []event.Event) error {
+			return store.Follow(ctx, u, batch, in)
+		},
 		Redrive: map[string]func(context.Context, *pg.Unit, uuid.UUID, string) error{postgres.KindShort: store.Confirm},
 	})
 	if s.Development() {

@@ -98,7 +98,7 @@ func paging(r *http.Request, list string) (limit int, after string, err error) {
 	if q.Has("limit") {
 		limit, err = strconv.Atoi(q.Get("limit"))
 		if err != nil || limit < 1 || limit > maxLimit || q.Get("limit") != strconv.Itoa(limit) {
-			return 0, "", problem.New(http.StatusBadRequest, "invalid-parameter", "limit is 1 to 100").Field("limit", "1 to 100")
+			return 0, "", problem.New(http.StatusBadRequest, "invalid-field", "limit is 1 to 100").Field("limit", "1 to 100")
 		}
 	}
 	if q.Has("cursor") {

@@ -67,7 +67,9 @@ func TestStoreAgainstModel(t *testing.T) {
 		for p := range prices {
 			m.onHand[p] = one[int64](s, `SELECT on_hand FROM products WHERE product_id = $1`, p)
 		}
-		order := func() string { return fmt.Sprintf("%d-%s", run, rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "order")) }
+		order := func() string {
+			return fmt.Sprintf("%d-%s", run, rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "order"))
+		}
 		items := func() []stock.Item {
 			var raw []stock.Item
 			for range rapid.IntRange(1, 3).Draw(rt, "lines") {
