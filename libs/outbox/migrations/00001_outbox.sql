@@ -1,25 +1,30 @@
 -- +goose Up
 
--- One row per transaction holds all its events. Row ids are given before commit, so their order is not the order of
--- commits; within a key it is, because whoever writes a row has locked the aggregate first.
+-- One row per transaction holds all its events, packed. Ids are given before the commit, so their order is not that of the
+-- commits; within a key it is, because whoever writes a row has locked the aggregate first. The table cannot be unique on
+-- (aggregate, sequence), for it is partitioned: the lock guarantees that, and `waybill verify` checks it.
 CREATE TABLE outbox (
     id           bigint GENERATED ALWAYS AS IDENTITY,
     events       integer NOT NULL CHECK (events > 0),
     body         bytea NOT NULL,
-    created_at   timestamptz NOT NULL DEFAULT now(),
+    created_at   timestamptz NOT NULL DEFAULT now(), -- when the transaction began
     published_at timestamptz
 ) PARTITION BY RANGE (created_at);
 
--- A row that no hourly partition takes (nobody made it in time) lands here: nothing may fail because of housekeeping.
-CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
+-- Bodies are mostly ids, and compressing them costs more than it saves.
+ALTER TABLE outbox ALTER COLUMN body SET STORAGE EXTERNAL;
 
--- The relay's reads: unpublished rows by id. Marking a row takes it out of the index.
+-- The relay's reads. Marking a row takes it out.
 CREATE INDEX outbox_unpublished ON outbox (id) WHERE published_at IS NULL;
 
--- Who relays. The advisory lock decides; this row shows whether the holder of the lock still lives.
+-- The relay makes a partition per hour in advance. A row that none of them takes lands here, because nothing may fail for
+-- want of housekeeping.
+CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
+
+-- Who relays. The advisory lock decides; this row shows whether its holder still lives.
 CREATE TABLE relays (
     name        text COLLATE "C" PRIMARY KEY,
-    holder      uuid NOT NULL,
+    holder      text NOT NULL,
     backend_pid integer NOT NULL,
     seen_at     timestamptz NOT NULL
 );
