@@ -3,9 +3,15 @@ module github.com/waybill-dev/waybill/scripts/e2e
 go 1.26.0
 
 require (
-	github.com/waybill-dev/waybill/libs v0.0.0
-	github.com/waybill-dev/waybill/libs/testkit v0.0.0
-	github.com/waybill-dev/waybill/proto v0.0.0
+	github.com/google/go-cmp v0.7.0
+	github.com/google/uuid v1.6.0
+	github.com/twmb/franz-go v1.22.2
+)
+
+require (
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
 )
 
 replace (

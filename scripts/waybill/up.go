@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -20,7 +21,7 @@ func newUp(c *common) *cobra.Command {
 	var o stack.Options
 	var base int
 	var overrides []string
-	var noSample, freePorts bool
+	var noSample, freePorts, untilStdinEnds bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build and start everything, place a sample order, stay until Ctrl-C",
@@ -46,7 +47,16 @@ A process that dies is started again. A second run finds its data.`,
 				}
 			}
 			o.Data = c.data
-			return up(cmd.Context(), c, o, !noSample)
+			ctx := cmd.Context()
+			if untilStdinEnds {
+				var stop context.CancelFunc
+				ctx, stop = context.WithCancel(ctx)
+				go func() {
+					_, _ = io.Copy(io.Discard, os.Stdin)
+					stop()
+				}()
+			}
+			return up(ctx, c, o, !noSample)
 		},
 	}
 	f := cmd.Flags()
@@ -62,6 +72,7 @@ A process that dies is started again. A second run finds its data.`,
 	f.BoolVar(&noSample, "no-sample", false, "place no sample order")
 	f.BoolVar(&o.Race, "race", false, "build the services with the race detector (needs a C compiler)")
 	f.BoolVar(&o.SkipBuild, "no-build", false, "run what was built before")
+	f.BoolVar(&untilStdinEnds, "until-stdin-ends", false, "stop when standard input ends: for programs that start this one")
 	f.StringVar(&o.Source, "source", "", "the source tree (default: the one around the working directory)")
 	f.StringVar(&o.LogLevel, "log-level", "info", "of the services: debug, info, warn, error")
 	f.StringVar(&o.OTLP, "otlp", "", "URL of an OTLP collector for traces")
