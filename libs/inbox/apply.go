@@ -32,6 +32,7 @@ type incoming struct {
 type state struct {
 	last    int64 // 0: nothing was applied yet
 	parked  bool
+	gap     bool                  // parked for a gap: what comes may close it
 	waiting map[int64]event.Event // in early_events
 }
 
@@ -110,12 +111,13 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 			states[k] = &state{}
 		}
 		// The order matters: whoever waits for a key to be closed must read the sequence that the redrive left.
-		u.Read(`SELECT source, subject FROM parked_keys WHERE grp = $1 AND subject = ANY($2) AND closed_at IS NULL FOR SHARE`,
+		u.Read(`SELECT source, subject, kind FROM parked_keys WHERE grp = $1 AND subject = ANY($2) AND closed_at IS NULL FOR SHARE`,
 			i.o.Group, subjects).Query(func(rows pgx.Rows) error {
 			var k key
-			_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject}, func() error {
+			var kind string
+			_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject, &kind}, func() error {
 				if st := states[k]; st != nil {
-					st.parked = true
+					st.parked, st.gap = true, kind == gap
 				}
 				return nil
 			})
@@ -136,8 +138,9 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 			return err
 		})
 		if withEarly {
-			u.Read(`SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND subject = ANY($2) ORDER BY seq`,
-				i.o.Group, subjects).Query(func(rows pgx.Rows) error {
+			// What is past the limit is left to Run.
+			u.Read(`SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND subject = ANY($2) ORDER BY seq LIMIT $3`,
+				i.o.Group, subjects, chunk).Query(func(rows pgx.Rows) error {
 				early, err := pgx.CollectRows(rows, scanEvent)
 				for _, e := range early {
 					if st := states[keyOf(e)]; st != nil {
@@ -176,7 +179,7 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 		i.advance(u, moves)
 		u.AfterCommit(func() {
 			i.count(s)
-			if len(s.diverted) > 0 || !withEarly {
+			if !withEarly || slices.ContainsFunc(s.diverted, func(e event.Event) bool { return states[keyOf(e)].gap }) {
 				i.wake()
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -63,7 +64,7 @@ func (i *Inbox) drain(ctx context.Context, k key, table string, a act) (r Result
 		case permanent(err) && len(s.tried) > 1 && !a.dry:
 			limit = len(s.tried) / 2
 			continue
-		case permanent(err):
+		case permanent(err) && len(s.tried) > 0:
 			r.Error, r.Left = printable(err.Error()), s.left+len(s.tried)
 			if table == "early_events" {
 				return r, i.park(ctx, s.tried[0], err)
@@ -186,6 +187,7 @@ func (i *Inbox) moveOn(u *pg.Unit, k key, s *step, moved bool, a act) {
 	if a.action == "discard" {
 		s.status = "discarded"
 	}
+	i.unqueue(u, "parked_events", k, math.MaxInt64) // what is left was applied by another consumer
 	u.Write(`UPDATE parked_keys SET status = $4, note = $5, closed_at = now()
 		WHERE grp = $1 AND source = $2 AND subject = $3 AND closed_at IS NULL`, i.o.Group, k.source, k.subject, s.status, a.reason)
 }
@@ -214,7 +216,7 @@ func (i *Inbox) fail(ctx context.Context, k key, e event.Event, cause error, a a
 		return fmt.Errorf("note failed redrive: %w", err)
 	}
 	i.o.Log.Warn("redrive failed", zap.Stringer("intervention", a.id), zap.String("subject", k.subject),
-		zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.Error(cause))
+		zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.String("trace_id", traceID(e.Traceparent)), zap.Error(cause))
 	return nil
 }
 

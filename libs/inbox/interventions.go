@@ -72,10 +72,16 @@ func scanItem(row pgx.CollectableRow) (x item, err error) {
 	var trace string
 	err = row.Scan(&x.ID, &x.Kind, &x.Status, &x.Source, &x.Subject, &x.Type, &x.Tenant, &x.Error, &x.Attempts, &trace, &x.Note,
 		&x.OpenedAt, &x.ClosedAt)
-	if parts := strings.Split(trace, "-"); len(parts) == 4 {
-		x.TraceID = parts[1]
-	}
+	x.TraceID = traceID(trace)
 	return x, err
+}
+
+// traceID is the part of a traceparent that logs and answers name.
+func traceID(traceparent string) string {
+	if parts := strings.Split(traceparent, "-"); len(parts) == 4 {
+		return parts[1]
+	}
+	return ""
 }
 
 // list returns a page of interventions, newest first, of those before an id.

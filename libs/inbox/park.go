@@ -55,7 +55,7 @@ func (i *Inbox) park(ctx context.Context, e event.Event, cause error) error {
 	if parked {
 		i.metrics.events.WithLabelValues("parked", label(e.Type)).Inc()
 		i.o.Log.Error("key parked", zap.String("kind", poison), zap.String("type", string(e.Type)), zap.String("subject", e.Subject),
-			zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.Error(cause))
+			zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.String("trace_id", traceID(e.Traceparent)), zap.Error(cause))
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (i *Inbox) parkGap(ctx context.Context, k key) error {
 		return fmt.Errorf("park key after gap: %w", err)
 	}
 	i.o.Log.Error("key parked", zap.String("kind", gap), zap.String("type", string(first[0].Type)), zap.String("subject", k.subject),
-		zap.Int64("missing", last+1), zap.Int64("seq", first[0].Seq))
+		zap.Int64("missing", last+1), zap.Int64("seq", first[0].Seq), zap.String("trace_id", traceID(first[0].Traceparent)))
 	return nil
 }
 
