@@ -20,6 +20,9 @@ type item struct {
 	Quantity  int64  `json:"quantity"`
 }
 
+// idRule is told to clients.
+const idRule = "1 to 64 of A-Z a-z 0-9 . _ -, not only dots"
+
 // fields gathers what is wrong with a body.
 type fields struct{ p *problem.Problem }
 
@@ -40,12 +43,13 @@ func (f *fields) err() error {
 // id checks an order or product id.
 func (f *fields) id(pointer, v string) {
 	if !validID(v) {
-		f.bad(pointer, "1 to 64 of A-Z a-z 0-9 . _ -")
+		f.bad(pointer, idRule)
 	}
 }
 
+// validID also refuses what is only dots: as a segment of a path it would mean another path.
 func validID(v string) bool {
-	if v == "" || len(v) > 64 {
+	if len(v) > 64 || strings.Trim(v, ".") == "" {
 		return false
 	}
 	for _, c := range []byte(v) {

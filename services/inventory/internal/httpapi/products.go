@@ -253,7 +253,7 @@ func (a api) listMovements(w http.ResponseWriter, r *http.Request) error {
 	filter := postgres.MovementFilter{Tenant: tenant, Product: q.Get("product_id"), OrderID: q.Get("order_id"), Limit: limit + 1}
 	for _, name := range []string{"product_id", "order_id"} {
 		if q.Has(name) && !validID(q.Get(name)) {
-			return problem.New(http.StatusBadRequest, "invalid-field", name+" is 1 to 64 of A-Z a-z 0-9 . _ -").Field(name, "1 to 64 of A-Z a-z 0-9 . _ -")
+			return problem.New(http.StatusBadRequest, "invalid-field", name+" is "+idRule).Field(name, idRule)
 		}
 	}
 	if after != "" {

@@ -94,7 +94,7 @@ func productOf(r *http.Request) (stock.Key, error) {
 	}
 	id := chi.URLParam(r, "product_id")
 	if !validID(id) {
-		return stock.Key{}, problem.New(http.StatusBadRequest, "invalid-field", "A product id is 1 to 64 of A-Z a-z 0-9 . _ -").Field("product_id", "1 to 64 of A-Z a-z 0-9 . _ -")
+		return stock.Key{}, problem.New(http.StatusBadRequest, "invalid-field", "A product id is "+idRule).Field("product_id", idRule)
 	}
 	return stock.Key{Tenant: tenant, Product: id}, nil
 }
