@@ -5,10 +5,13 @@ package order
 func carriesPAN(s string) bool {
 	var digits []byte
 	check := func() bool {
-		// A longer run of digits may hold a card number as well: any window of it.
-		for n := 13; n <= 19; n++ {
-			for i := 0; i+n <= len(digits); i++ {
-				if issued(digits[i:i+n]) && luhn(digits[i:i+n]) {
+		n := len(digits)
+		if n <= 19 {
+			return isCard(digits)
+		}
+		for i := 0; i+13 <= n; i++ { // a longer run may have one anywhere in it
+			for j := i + 13; j <= min(n, i+19); j++ {
+				if isCard(digits[i:j]) {
 					return true
 				}
 			}
@@ -41,17 +44,20 @@ func isPAN(s string) bool {
 			return false
 		}
 	}
-	n := 0
+	var digits []byte
 	for i := range len(s) {
 		if s[i] >= '0' && s[i] <= '9' {
-			n++
+			digits = append(digits, s[i]-'0')
 		}
 	}
-	return n >= 13 && n <= 19 && carriesPAN(s)
+	return isCard(digits)
 }
 
-// issued compares the first digits with those that card networks use (ISO/IEC 7812: 2 to 6 are banking, travel and trade).
-func issued(d []byte) bool { return d[0] >= 2 && d[0] <= 6 }
+// isCard compares the whole run with what a card number is: its first digit is one that banking, travel and trade have (ISO/IEC
+// 7812: 2 to 6), and Luhn's check passes.
+func isCard(d []byte) bool {
+	return len(d) >= 13 && len(d) <= 19 && d[0] >= 2 && d[0] <= 6 && luhn(d)
+}
 
 func luhn(d []byte) bool {
 	sum := 0
