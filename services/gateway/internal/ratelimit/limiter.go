@@ -1,0 +1,203 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+)
+
+const (
+	// redisTimeout bounds what a limit may add to a request. Redis answers in 0.2 ms; 50 ms forgives a busy laptop.
+	redisTimeout = 50 * time.Millisecond
+	// breakFor is how long Redis is not asked after it did not answer.
+	breakFor = time.Second
+	// A lease is a twentieth of the burst, taken at once and used up here, so that a busy principal costs a Redis call per 20th of its
+	// burst and not per request. It lapses after leaseFor: what is hoarded is lost.
+	leasePart = 20
+	leaseFor  = time.Second
+	// maxKeys bounds the memory of what is kept here; the least recently made half goes first.
+	maxKeys = 20000
+)
+
+// NewRedis opens a client with the time-outs of a limiter. It connects when it is first used.
+func NewRedis(addr, password string) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: addr, Password: password, DialTimeout: redisTimeout, ReadTimeout: redisTimeout, WriteTimeout: redisTimeout,
+		PoolTimeout: redisTimeout, MaxRetries: -1, PoolSize: 32, ContextTimeoutEnabled: true,
+	})
+}
+
+// Limiter decides by Redis, and alone while Redis is away.
+type Limiter struct {
+	redis     redis.UniversalClient
+	replicas  int64
+	log       *zap.Logger
+	now       func() time.Time
+	brokenTil atomic.Int64 // unix nanoseconds
+	decisions *prometheus.CounterVec
+
+	mu     sync.Mutex
+	alone  generations[int64] // TAT by key
+	leases generations[lease]
+}
+
+type lease struct {
+	left  int
+	until time.Time
+	last  Decision
+}
+
+// New makes a limiter for a gateway that is one of replicas.
+func New(client redis.UniversalClient, replicas int, log *zap.Logger, registry prometheus.Registerer) *Limiter {
+	l := &Limiter{redis: client, replicas: int64(max(replicas, 1)), log: log, now: time.Now,
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "waybill_gateway_ratelimit_decisions_total",
+			Help: "Decisions by policy, by who made them (redis, lease, alone) and how.",
+		}, []string{"policy", "by", "allowed"})}
+	registry.MustRegister(l.decisions)
+	return l
+}
+
+// Take asks the budget of key for one request.
+func (l *Limiter) Take(ctx context.Context, p Policy, key string) Decision {
+	return l.take(ctx, p, key, 1)
+}
+
+// GiveBack returns what Take took.
+func (l *Limiter) GiveBack(ctx context.Context, p Policy, key string) { l.take(ctx, p, key, -1) }
+
+func (l *Limiter) take(ctx context.Context, p Policy, key string, cost int64) Decision {
+	d, by := Decision{}, "redis"
+	var err error
+	if l.broken() {
+		err = errBroken
+	} else if d, err = l.ask(ctx, p, key, cost); err != nil {
+		l.breakOff(ctx, err)
+	}
+	if err != nil {
+		d, by = l.decideAlone(p, key, cost), "alone"
+	}
+	l.count(p, by, d)
+	return d
+}
+
+// TakeLeased is Take by way of a lease: the budget is as exact, but for what a lease holds (a twentieth of the burst and gateway).
+func (l *Limiter) TakeLeased(ctx context.Context, p Policy, key string) Decision {
+	id := p.Name + ":" + key
+	l.mu.Lock()
+	held, _ := l.leases.get(id)
+	if held.left > 0 && l.now().Before(held.until) {
+		held.left--
+		held.last.Remaining = max(held.last.Remaining-1, 0)
+		l.leases.put(id, held)
+		l.mu.Unlock()
+		d := held.last
+		d.Remaining += held.left
+		l.count(p, "lease", d)
+		return d
+	}
+	l.mu.Unlock()
+	part := max(p.Burst/leasePart, 1)
+	d := l.take(ctx, p, key, int64(part))
+	if !d.Allowed && part > 1 {
+		return l.take(ctx, p, key, 1) // the last ones go one by one
+	}
+	if d.Allowed && part > 1 {
+		l.mu.Lock()
+		l.leases.put(id, lease{left: part - 1, until: l.now().Add(leaseFor), last: d})
+		l.mu.Unlock()
+		d.Remaining += part - 1
+	}
+	return d
+}
+
+var errBroken = errors.New("redis was away a moment ago")
+
+func (l *Limiter) broken() bool { return l.now().UnixNano() < l.brokenTil.Load() }
+
+func (l *Limiter) breakOff(ctx context.Context, err error) {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return // the client has gone, which says nothing about Redis
+	}
+	l.brokenTil.Store(l.now().Add(breakFor).UnixNano())
+	l.log.Warn("redis is away, limits are decided here", zap.Error(err))
+}
+
+func (l *Limiter) ask(ctx context.Context, p Policy, key string, cost int64) (Decision, error) {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	interval := p.Interval.Microseconds()
+	v, err := script.Run(ctx, l.redis, []string{"limit:" + p.Name + ":" + key}, interval, p.Burst, cost).Slice()
+	if err != nil {
+		return Decision{}, err
+	}
+	if len(v) != 3 {
+		return Decision{}, fmt.Errorf("limit script answers %d values", len(v))
+	}
+	allowed, _ := v[0].(int64)
+	tat, err1 := parse(v[1])
+	now, err2 := parse(v[2])
+	if err := errors.Join(err1, err2); err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Allowed: allowed == 1, Reset: micros(tat - now), Remaining: remaining(tat, now, interval, int64(p.Burst))}
+	if !d.Allowed {
+		d.Retry = micros(tat + cost*interval - int64(p.Burst)*interval - now)
+	}
+	return d, nil
+}
+
+func parse(v any) (int64, error) {
+	s, _ := v.(string)
+	return strconv.ParseInt(s, 10, 64)
+}
+
+// decideAlone is the share of this gateway.
+func (l *Limiter) decideAlone(p Policy, key string, cost int64) Decision {
+	share := l.replicas
+	if p.Strict {
+		share *= 2
+	}
+	interval, burst := p.Interval.Microseconds()*share, max(int64(p.Burst)/share, 1)
+	cost = min(cost, burst)
+	id := p.Name + ":" + key
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	tat, _ := l.alone.get(id)
+	next, d := decide(tat, l.now().UnixMicro(), interval, burst, cost)
+	l.alone.put(id, next)
+	return d
+}
+
+func (l *Limiter) count(p Policy, by string, d Decision) {
+	l.decisions.WithLabelValues(p.Name, by, strconv.FormatBool(d.Allowed)).Inc()
+}
+
+// generations is a bounded map: when the young one is full, the old one is dropped. Dropping a budget makes it whole, which an attacker
+// with 10,000 addresses could have had anyhow.
+type generations[V any] struct{ young, old map[string]V }
+
+func (g *generations[V]) get(key string) (V, bool) {
+	v, ok := g.young[key]
+	if !ok {
+		v, ok = g.old[key]
+	}
+	return v, ok
+}
+
+func (g *generations[V]) put(key string, v V) {
+	if g.young == nil || len(g.young) >= maxKeys/2 {
+		if _, ok := g.young[key]; !ok {
+			g.old, g.young = g.young, map[string]V{}
+		}
+	}
+	g.young[key] = v
+}
