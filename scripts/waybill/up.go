@@ -77,6 +77,7 @@ A process that dies is started again. A second run finds its data.`,
 	f.StringVar(&o.LogLevel, "log-level", "info", "of the services: debug, info, warn, error")
 	f.StringVar(&o.OTLP, "otlp", "", "URL of an OTLP collector for traces")
 	f.StringVar(&o.Step, "sandbox-step", "", "how long each step of a delivery takes in the sandbox (default 100ms)")
+	f.StringVar(&o.RateLimit, "rate-limit", "", "requests a second of one user that the gateway lets through; 0: all (default: the gateway's own)")
 	return cmd
 }
 

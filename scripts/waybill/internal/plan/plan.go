@@ -148,7 +148,9 @@ type Settings struct {
 	LogLevel   string
 	OTLP       string
 	Step       string // SANDBOX_STEP, empty for the sandbox's own
+	RateLimit  string // RATE_PER_SECOND of the gateway, empty for its own
 	Partitions int
+	Replicas   int
 }
 
 // KeysDir holds the keys that services sign their calls with.
@@ -188,6 +190,12 @@ func (s Settings) Service(name string, own Ports) []string {
 	for _, other := range Services {
 		if other != "gateway" {
 			env = append(env, strings.ToUpper(strings.ReplaceAll(other, "-", "_"))+"_URL="+s.Ports.URL(other))
+		}
+	}
+	if name == "gateway" {
+		env = append(env, "GATEWAY_REPLICAS="+strconv.Itoa(s.Replicas))
+		if s.RateLimit != "" {
+			env = append(env, "RATE_PER_SECOND="+s.RateLimit)
 		}
 	}
 	return append(env, s.common()...)

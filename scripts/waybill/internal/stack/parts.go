@@ -198,7 +198,7 @@ func pings(addr string) func(context.Context) error {
 		}
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
-		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+		if _, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
 			return err
 		}
 		answer, err := bufio.NewReader(conn).ReadString('\n')

@@ -43,6 +43,7 @@ type Options struct {
 	Race                   bool
 	SkipBuild              bool
 	LogLevel, OTLP, Step   string
+	RateLimit              string
 	// HealthyWithin is how long the services may take to be ready.
 	HealthyWithin time.Duration
 }
@@ -109,7 +110,7 @@ func (s *Stack) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("keep the webhook secrets: %w", err)
 	}
-	s.Settings = plan.Settings{Ports: o.Ports, Secrets: secrets, Data: o.Data, LogLevel: o.LogLevel, OTLP: o.OTLP, Step: o.Step, Partitions: o.Partitions}
+	s.Settings = plan.Settings{Ports: o.Ports, Secrets: secrets, Data: o.Data, LogLevel: o.LogLevel, OTLP: o.OTLP, Step: o.Step, RateLimit: o.RateLimit, Partitions: o.Partitions, Replicas: o.Replicas}
 	if err := auth.GenerateServiceKeys(s.Settings.KeysDir(), plan.Services); err != nil {
 		return fmt.Errorf("make the services' keys: %w", err)
 	}

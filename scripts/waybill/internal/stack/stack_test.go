@@ -46,7 +46,7 @@ func pretend(addr string) {
 			go func() {
 				defer c.Close()
 				r := bufio.NewReader(c)
-				if line, _ := r.ReadString('\n'); strings.HasPrefix(line, "PING") {
+				if line, _ := r.ReadString('\n'); strings.HasPrefix(line, "*1") {
 					_, _ = c.Write([]byte("+PONG\r\n"))
 					return
 				}
