@@ -214,4 +214,9 @@ func BenchmarkService(b *testing.B) {
 		testkit.Eventually(b, time.Minute, func() bool { return len(w.types(id)) == 2 }, id+" has no outcome")
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "payments/s")
+	var commits float64
+	if err := w.pool.QueryRow(context.Background(), `SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()`).Scan(&commits); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(commits/float64(b.N), "commits/payment")
 }

@@ -39,6 +39,9 @@ const (
 	Room = 2 * Parallel
 	// idle is the longest pause between two scans: how long a row that another replica left behind may wait.
 	idle = time.Second
+	// emptying is how long a process that ends still begins what it has in memory. With the charge time-out it stays below
+	// the 8 s that are left for stopping.
+	emptying = 2 * time.Second
 	// webhookMemory is how long the ids of webhooks are kept: twice the day within which providers repeat them.
 	webhookMemory = 48 * time.Hour
 )
@@ -105,7 +108,8 @@ func (x *Processor) Take(w postgres.Work) {
 	}
 }
 
-// Run works until ctx ends. Calls that are under way then are finished, and what came of them is written.
+// Run works until ctx ends. Calls that are under way then are finished, and what came of them is written; jobs that wait in
+// memory are still begun for a moment, because their leases would hold them up for everybody.
 func (x *Processor) Run(ctx context.Context) error {
 	var calls, rest sync.WaitGroup
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
@@ -113,23 +117,30 @@ func (x *Processor) Run(ctx context.Context) error {
 	rest.Go(func() { x.forget(ctx) })
 	calls.Go(func() { x.scan(ctx) })
 	slots := make(chan struct{}, Parallel)
-	for ctx.Err() == nil {
+	begin := func(stop <-chan struct{}) bool {
 		var j job
 		select {
 		case j = <-x.queue:
-		case <-ctx.Done():
-			continue
+		case <-stop:
+			return false
 		}
 		select {
 		case slots <- struct{}{}:
-		case <-ctx.Done():
-			continue
+		case <-stop:
+			return false
 		}
 		calls.Go(func() {
 			defer func() { <-slots; x.held.Add(-1) }()
 			x.work(context.WithoutCancel(ctx), j)
 		})
+		return true
 	}
+	for begin(ctx.Done()) {
+	}
+	patience, cancel := context.WithTimeout(writing, emptying)
+	for len(x.queue) > 0 && begin(patience.Done()) {
+	}
+	cancel()
 	calls.Wait()
 	stopWriting()
 	rest.Wait()
@@ -232,7 +243,7 @@ func (x *Processor) charge(ctx context.Context, j job) *Result {
 	}
 	if step.Void {
 		c, err := observe(x, "void", func() (provider.Charge, error) { return x.provider.Void(ctx, key) })
-		if err != nil {
+		if err != nil || !fits(p, c) {
 			return unknown(true, p.Attempts)
 		}
 		return answer(chargeAnswer(c, p.Attempts))

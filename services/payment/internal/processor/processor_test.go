@@ -3,6 +3,7 @@ package processor_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -70,6 +71,8 @@ func (r *recorder) of(orderID string) []event.Event {
 			all = append(all, e)
 		}
 	}
+	// Callbacks of two commits may overtake each other; rows cannot.
+	slices.SortFunc(all, func(a, b event.Event) int { return int(a.Seq - b.Seq) })
 	return all
 }
 
