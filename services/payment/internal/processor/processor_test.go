@@ -197,6 +197,13 @@ func (w *world) same(what string, want, got any) {
 	}
 }
 
+// told waits for an order's events: a commit can be seen before its callback has run.
+func (w *world) told(orderID string, want ...event.Type) {
+	w.t.Helper()
+	testkit.Eventually(w.t, 5*time.Second, func() bool { return len(w.events.of(orderID)) >= len(want) }, orderID+" lacks events")
+	w.same("events", want, w.events.types(w.t, orderID))
+}
+
 // balance is debit minus credit of one account for an order.
 func (w *world) balance(orderID, account string) (sum int64) {
 	w.t.Helper()
@@ -250,7 +257,7 @@ func TestTestValues(t *testing.T) {
 			w.same("questions", c.asks, w.provider.Calls(providertest.FindCharge, "o"))
 			w.same("voids", c.voids, w.provider.Calls(providertest.Void, "o"))
 			w.same("provider's ledger", c.ledger, w.provider.Kinds("o"))
-			w.same("events", []event.Type{event.PaymentInitiated, c.told}, w.events.types(t, "o"))
+			w.told("o", event.PaymentInitiated, c.told)
 			want := int64(0)
 			if c.status == payment.Captured {
 				want = 5990
@@ -324,7 +331,7 @@ func TestLies(t *testing.T) {
 			if (c.status == payment.Captured && captures != 1) || (c.status != payment.Captured && captures != 0) {
 				t.Errorf("%d captures in status %s", captures, c.status)
 			}
-			w.same("events", 2, len(w.events.types(t, "o")))
+			testkit.Eventually(t, 5*time.Second, func() bool { return len(w.events.of("o")) == 2 }, "not two events")
 		})
 	}
 }
@@ -335,7 +342,7 @@ func TestCancelledBeforeRequested(t *testing.T) {
 	w.deliver(w.first, w.requested("o", "card"))
 	w.await("o", payment.Failed)
 	w.same("charge calls", 0, w.provider.Calls(providertest.Charge, "o"))
-	w.same("events", []event.Type{event.PaymentFailed}, w.events.types(t, "o"))
+	w.told("o", event.PaymentFailed)
 }
 
 // TestCancelledBeforeSent: the payment waits in the table, not leased yet, when its order is cancelled.
@@ -349,7 +356,7 @@ func TestCancelledBeforeSent(t *testing.T) {
 	w.replica(true)
 	w.await("o", payment.Failed)
 	w.same("charge calls", 0, w.provider.Calls(providertest.Charge, "o"))
-	w.same("events", []event.Type{event.PaymentInitiated, event.PaymentFailed}, w.events.types(t, "o"))
+	w.told("o", event.PaymentInitiated, event.PaymentFailed)
 }
 
 type noRoom struct{}
@@ -379,7 +386,7 @@ func TestLateCapture(t *testing.T) {
 			p := w.await("o", payment.Refunded)
 			w.same("refunded", int64(5990), p.Refunded)
 			w.same("provider's ledger", c.ledger, w.provider.Kinds("o"))
-			w.same("events", []event.Type{event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefunded}, w.events.types(t, "o"))
+			w.told("o", event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefunded)
 			w.same("for orders", int64(0), w.balance("o", "orders"))
 			w.same("outside", c.outside, w.balance("o", "outside"))
 			var m paymentv1.PaymentRefunded
@@ -405,7 +412,7 @@ func TestRefunds(t *testing.T) {
 		w.await("o", payment.Refunded)
 		w.same("calls", 1, w.provider.Calls(providertest.Refund, "o"))
 		w.deliver(w.first, e) // its outcome once more
-		w.same("events", []event.Type{event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefunded, event.PaymentRefunded}, w.events.types(t, "o"))
+		w.told("o", event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefunded, event.PaymentRefunded)
 		w.same("provider's ledger", []string{"capture", "refund"}, w.provider.Kinds("o"))
 	})
 	t.Run("happened, caller told otherwise", func(t *testing.T) {
@@ -423,7 +430,7 @@ func TestRefunds(t *testing.T) {
 		testkit.Eventually(t, 10*time.Second, func() bool { return len(w.events.of("o")) == 3 }, "the refusal is not told")
 		w.deliver(w.first, w.refund("o", 2))
 		w.await("o", payment.Refunded)
-		w.same("events", []event.Type{event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefundFailed, event.PaymentRefunded}, w.events.types(t, "o"))
+		w.told("o", event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefundFailed, event.PaymentRefunded)
 		w.same("provider's ledger", []string{"capture", "refund_failed", "refund"}, w.provider.Kinds("o"))
 		w.same("the first attempt was asked about", 1, w.provider.Calls(providertest.FindRefund, "o"))
 	})
@@ -439,7 +446,7 @@ func TestRefunds(t *testing.T) {
 		if x := w.events.raised[0]; x.Kind != postgres.RefundIntervention || x.Subject != "o" || x.Reason != "refund_refused" {
 			t.Errorf("raised %+v", x)
 		}
-		w.same("events", []event.Type{event.PaymentInitiated, event.PaymentProcessed}, w.events.types(t, "o"))
+		w.told("o", event.PaymentInitiated, event.PaymentProcessed)
 		err := pg.Do(t.Context(), w.pool, func(ctx context.Context, u *pg.Unit) error {
 			return w.first.in.RefundAgain(ctx, u, [16]byte{}, "o")
 		})
@@ -447,6 +454,7 @@ func TestRefunds(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.await("o", payment.Refunded)
+		w.told("o", event.PaymentInitiated, event.PaymentProcessed, event.PaymentRefunded)
 		w.same("resolved", []string{"o"}, w.events.closed)
 	})
 }
@@ -515,8 +523,8 @@ func TestDuplicates(t *testing.T) {
 		w.same("charge calls", 1, w.provider.Calls(providertest.Charge, id))
 		w.same("provider's ledger", []string{"capture"}, w.provider.Kinds(id))
 		w.same("at the provider", int64(5990), w.balance(id, "provider"))
-		types := w.events.types(t, id)
-		if types[0] != event.PaymentInitiated || len(types) < 2 {
+		testkit.Eventually(t, 5*time.Second, func() bool { return len(w.events.of(id)) >= 2 }, id+" lacks events")
+		if types := w.events.types(t, id); types[0] != event.PaymentInitiated {
 			t.Errorf("events %v", types)
 		}
 	}
