@@ -29,12 +29,14 @@ type kase struct {
 	method, city string
 	chargeOnly   bool
 	product      string
-	excess       bool   // more than there is
 	surplus      string // added to the amount
 	cancelAt     string // the status at which the customer cancels
 	ends         string // the final status
 	reason       string
 }
+
+// scarce is a product of which there is none.
+const scarce = "sold-out"
 
 // cases are all paths of the saga that a customer can bring about.
 var cases = func() map[string]kase {
@@ -47,7 +49,7 @@ var cases = func() map[string]kase {
 		{name: "timeout", about: "the provider charges and lets the caller time out: asked, not charged again", method: "card_timeout", ends: "completed"},
 		{name: "declined", about: "the provider declines", method: "card_declined", ends: "cancelled", reason: "payment_declined"},
 		{name: "down", about: "the provider fails every charge: three retries, then voided", method: "card_down", ends: "cancelled", reason: "payment_failed"},
-		{name: "out-of-stock", about: "one more than there is", excess: true, ends: "failed", reason: "out_of_stock"},
+		{name: "out-of-stock", about: "more than there is", product: scarce, ends: "failed", reason: "out_of_stock"},
 		{name: "unknown-product", about: "not in the catalogue", product: "sku-none", ends: "failed", reason: "unknown_product"},
 		{name: "mismatch", about: "the amount is not the catalogue's total", surplus: "0.01", ends: "failed", reason: "amount_mismatch"},
 		{name: "delayed", about: "the carrier fails twice, then accepts", city: "Delayed", ends: "completed"},
@@ -257,19 +259,23 @@ func (t teller) prepare(ctx context.Context, k kase) (client.NewOrder, error) {
 	if k.reason == "unknown_product" {
 		product = "sku-0001"
 	}
+	if product == scarce {
+		// The seeded products have more than one order may ask for.
+		keeper := &client.Client{Base: t.client.Base, User: "merchant", Password: "password"}
+		if err := keeper.Do(ctx, http.MethodPut, "/products/"+scarce, map[string]any{"name": "Sold out", "price": 29.95, "currency": "EUR"}, nil); err != nil {
+			return o, fmt.Errorf("make a product without stock: %w", err)
+		}
+	}
 	p, err := t.client.Product(ctx, product)
 	if err != nil {
 		return o, fmt.Errorf("look up the price: %w", err)
 	}
-	quantity := 2
-	if k.excess {
-		quantity = int(p.Available) + 1
-	}
+	const quantity = 2
 	price, ok := new(big.Rat).SetString(p.Price.String())
 	if !ok {
 		return o, fmt.Errorf("the price of %s is %q", p.ProductID, p.Price)
 	}
-	amount := price.Mul(price, big.NewRat(int64(quantity), 1))
+	amount := price.Mul(price, big.NewRat(quantity, 1))
 	if more, ok := new(big.Rat).SetString(k.surplus); ok {
 		amount.Add(amount, more)
 	}
@@ -289,7 +295,7 @@ func (t teller) moment(begin time.Time, m client.Moment) {
 	case "attention", "cancelling":
 		colour = terminal.Yellow
 	}
-	t.line("  %8s  %-26s %-12s %s", fmt.Sprintf("+%.0f ms", m.At.Sub(begin).Seconds()*1000), m.Event, t.out.Paint(colour, m.Status), t.out.Paint(terminal.Dim, m.Detail))
+	t.line("  %8s  %-26s %-12s %s", fmt.Sprintf("+%d ms", max(0, m.At.Sub(begin).Milliseconds())), m.Event, t.out.Paint(colour, m.Status), t.out.Paint(terminal.Dim, m.Detail))
 }
 
 func (t teller) summary(k kase, s story) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -116,12 +117,17 @@ func up(ctx context.Context, c *common, o stack.Options, sample bool) error {
 		c.out.Line("%s", c.out.Paint(terminal.Dim, "it runs until Ctrl-C; `waybill order`, `waybill status`, `waybill logs` from another terminal"))
 	}
 	<-ctx.Done()
-	// A second Ctrl-C ends us at once; the kernel then stops the rest.
+	// A second Ctrl-C ends us at once; the kernel then stops the rest. What comes within
+	// the first moment is the same one, passed on by whoever started us.
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-again
-		os.Exit(130)
+		for first := time.Now(); ; {
+			<-again
+			if time.Since(first) > time.Second {
+				os.Exit(130)
+			}
+		}
 	}()
 	c.out.Line("stopping")
 	s.Down()
