@@ -46,7 +46,16 @@ func (s *Service) server(h http.Handler) *http.Server {
 	}
 }
 
-func (s *Service) limited() net.Listener { return netutil.LimitListener(s.public, maxConnections) }
+// Listen has the public listener wrapped, before Serve.
+func (s *Service) Listen(wrap func(net.Listener) net.Listener) { s.wrap = wrap }
+
+func (s *Service) limited() net.Listener {
+	l := netutil.LimitListener(s.public, maxConnections)
+	if s.wrap != nil {
+		return s.wrap(l)
+	}
+	return l
+}
 
 // hardened keeps the router visible to the telemetry middleware, which asks it for patterns.
 type hardened struct {

@@ -38,6 +38,7 @@ type Service struct {
 	telemetry     *telemetry.Telemetry
 	base          *Base
 	public, admin net.Listener
+	wrap          func(net.Listener) net.Listener
 	ctx           context.Context // ends at the first signal or failure
 	end           context.CancelFunc
 	draining      chan struct{}

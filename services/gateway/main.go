@@ -19,6 +19,7 @@ import (
 	"github.com/waybill-dev/waybill/services/gateway/internal/proxy"
 	"github.com/waybill-dev/waybill/services/gateway/internal/ratelimit"
 	"github.com/waybill-dev/waybill/services/gateway/internal/route"
+	"github.com/waybill-dev/waybill/services/gateway/internal/wire"
 )
 
 //go:embed openapi.yaml
@@ -80,6 +81,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 
+	s.Listen(wire.Listener)
 	s.Go("keys", keys.Run)
 	s.Go("cleaner", store.Run)
 	s.Serve(routes)
