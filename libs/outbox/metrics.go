@@ -9,6 +9,7 @@ type metrics struct {
 	rows, events, oldest, active              prometheus.Gauge // of the replica that relays
 	publish, batch                            prometheus.Histogram
 	published, failures, takeovers, evictions prometheus.Counter
+	handed, read                              prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -22,7 +23,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	histogram := func(name, help string, buckets ...float64) prometheus.Histogram {
 		return f.NewHistogram(prometheus.HistogramOpts{Name: "waybill_outbox_" + name, Help: help, Buckets: buckets})
 	}
+	rows := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "waybill_outbox_relayed_rows_total", Help: "Rows that the relay took, by origin: handed over in memory, or read from the table.",
+	}, []string{"origin"})
 	return &metrics{
+		handed: rows.WithLabelValues("handed"), read: rows.WithLabelValues("read"),
 		rows:      gauge("unpublished_rows", "Rows that are not marked as published; counted up to 50,000."),
 		events:    gauge("unpublished_events", "Events of those rows."),
 		oldest:    gauge("oldest_unpublished_seconds", "Age of the oldest of those rows."),

@@ -171,6 +171,7 @@ func (r *relay) send(ctx context.Context) {
 		for _, row := range r.rows {
 			r.memory.hand(row)
 		}
+		r.metrics.handed.Add(float64(len(r.rows)))
 		clear(r.rows)
 		if len(r.memory.doubtful) > 0 {
 			r.readWithin(readSoon)
@@ -272,6 +273,7 @@ func (r *relay) learn(a answer) error {
 	}
 	full := len(a.found) == a.limit
 	unknown := r.memory.loaded(a.read, a.found, full)
+	r.metrics.read.Add(float64(unknown))
 	switch {
 	case full:
 		r.readWithin(0)

@@ -66,7 +66,7 @@ func (s *session) lock(ctx context.Context) (bool, error) {
 func (s *session) evict(ctx context.Context) (evicted bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	err = s.conn.QueryRow(ctx, `SELECT coalesce(bool_or(pg_terminate_backend(r.backend_pid)), false) FROM relays r
+	err = s.conn.QueryRow(ctx, `SELECT coalesce(bool_or(pg_terminate_backend(r.backend_pid, 1000)), false) FROM relays r
 		WHERE r.name = 'outbox' AND r.seen_at < clock_timestamp() - interval '`+unseenLimit+`' AND EXISTS (
 			SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
 			WHERE l.locktype = 'advisory' AND l.pid = r.backend_pid AND l.granted

@@ -1,0 +1,261 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/inbox"
+	"github.com/waybill-dev/waybill/libs/outbox"
+	"github.com/waybill-dev/waybill/libs/pg"
+	"github.com/waybill-dev/waybill/libs/stream"
+)
+
+// What a process made from the test binary is told.
+const (
+	roleEnv    = "CONFORMANCE_ROLE" // replica or broker
+	urlEnv     = "CONFORMANCE_POSTGRES"
+	brokersEnv = "CONFORMANCE_BROKERS"
+	dirEnv     = "CONFORMANCE_DIR"
+)
+
+const (
+	aggregates      = 200
+	writers         = 4
+	topic           = event.Orders
+	partitions      = 6
+	embeddedBrokers = 3
+	group           = "conformance-readers"
+	// A writer rests this long between two transactions, so that the replicas do not take all of a small machine.
+	rest = 12 * time.Millisecond
+)
+
+// Main is the TestMain of a package that calls Run: the processes that Run starts are the test binary, too.
+func Main(m *testing.M) {
+	var err error
+	switch os.Getenv(roleEnv) {
+	case "":
+		os.Exit(m.Run())
+	case "replica":
+		err = replica()
+	case "broker":
+		err = broker()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// lifetime ends with SIGTERM, or when the starter is gone: it holds the other end of standard input.
+func lifetime() (context.Context, context.CancelFunc) {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(2)
+	}()
+	return ctx, cancel
+}
+
+// broker runs the embedded brokers until it is killed. SIGUSR1 moves the partitions' leaders about.
+func broker() error {
+	ctx, cancel := lifetime()
+	defer cancel()
+	move := make(chan os.Signal, 1)
+	signal.Notify(move, syscall.SIGUSR1)
+	var ports []int
+	for _, a := range strings.Split(os.Getenv(brokersEnv), ",") {
+		_, text, err := net.SplitHostPort(a)
+		if err != nil {
+			return err
+		}
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		ports = append(ports, port)
+	}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(len(ports)), kfake.Ports(ports...), kfake.DataDir(os.Getenv(dirEnv)))
+	if err != nil {
+		return err
+	}
+	defer cluster.Close()
+	for {
+		select {
+		case <-move:
+			cluster.ShufflePartitionLeaders()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// replica writes, relays and consumes until it is told to stop or killed. SIGUSR1 ends only the writing.
+func replica() error {
+	ctx, cancel := lifetime()
+	defer cancel()
+	writing, stopWriting := signal.NotifyContext(ctx, syscall.SIGUSR1)
+	defer stopWriting()
+	log, err := zap.NewDevelopment(zap.AddStacktrace(zap.FatalLevel))
+	if err != nil {
+		return err
+	}
+	log = log.With(zap.Int("pid", os.Getpid()))
+	url := os.Getenv(urlEnv)
+	pool, err := pg.Open(ctx, url, log, migrations...)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	registry := prometheus.NewRegistry()
+	config := stream.Config{Brokers: strings.Split(os.Getenv(brokersEnv), ","), ClientID: "conformance", Log: log, Registry: registry}
+	producer, err := stream.NewProducer(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	consumer, err := stream.NewConsumer(ctx, config, group, []string{topic}, stream.ConsumerOptions{})
+	if err != nil {
+		return err
+	}
+	out := outbox.New(outbox.Options{Source: "conformance", Pool: pool, DatabaseURL: url, Producer: producer, Log: log, Registry: registry})
+	in := inbox.New(inbox.Options{Group: group, Pool: pool, Wants: event.Types(), Handler: effect, Log: log, Registry: registry})
+
+	var running sync.WaitGroup
+	failed := make(chan error, 3)
+	for _, run := range []func(context.Context) error{
+		out.Run, in.Run,
+		func(ctx context.Context) error { return consumer.Run(ctx, in.Consume) },
+		func(ctx context.Context) error { report(ctx, pool, registry); return nil },
+	} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				failed <- err
+				cancel()
+			}
+		})
+	}
+	for range writers {
+		running.Go(func() {
+			for pauseFor(writing, rest) {
+				if err := write(writing, pool, out); err != nil && writing.Err() == nil {
+					log.Debug("not written", zap.Error(err)) // or written: the aggregate knows
+				}
+			}
+		})
+	}
+	running.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// write is what a service does: lock aggregates, count their sequences up, leave the events.
+func write(ctx context.Context, pool *pgxpool.Pool, out *outbox.Outbox) error {
+	var ids []string
+	for range 1 + rand.IntN(4) {
+		if id := fmt.Sprintf("a-%d", rand.IntN(aggregates)); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	each := 1 + rand.Int64N(3)
+	slow := rand.IntN(100) < 3
+	return pg.Do(ctx, pool, func(ctx context.Context, u *pg.Unit) error {
+		last := map[string]int64{}
+		u.Read(`SELECT id, event_seq FROM aggregates WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids).Query(func(rows pgx.Rows) error {
+			var id string
+			var seq int64
+			_, err := pgx.ForEachRow(rows, []any{&id, &seq}, func() error { last[id] = seq; return nil })
+			return err
+		})
+		if err := u.Fetch(ctx); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			for n := range each {
+				seq := last[id] + 1 + n
+				out.Add(u, event.New(ctx, event.OrderCreated, id, 1, seq, wrapperspb.Int64(seq)))
+			}
+		}
+		u.Write(`UPDATE aggregates SET event_seq = event_seq + $2 WHERE id = ANY($1)`, ids, each)
+		if slow {
+			u.Write(`SELECT pg_sleep($1)`, 0.005+rand.Float64()*0.04)
+		}
+		return nil
+	})
+}
+
+// effect appends what arrives.
+func effect(_ context.Context, u *pg.Unit, batch []event.Event) error {
+	subjects, seqs, ids := make([]string, len(batch)), make([]int64, len(batch)), make([][16]byte, len(batch))
+	for i, e := range batch {
+		subjects[i], seqs[i], ids[i] = e.Subject, e.Seq, e.ID
+	}
+	u.Write(`INSERT INTO effects (subject, seq, event_id) SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[]) AS e`, subjects, seqs, ids)
+	return nil
+}
+
+// report writes this process's counters into the database, for its memory does not survive it.
+func report(ctx context.Context, pool *pgxpool.Pool, registry *prometheus.Registry) {
+	for pauseFor(ctx, 200*time.Millisecond) {
+		families, err := registry.Gather()
+		if err != nil {
+			continue
+		}
+		var names []string
+		var values []float64
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if m.Counter == nil {
+					continue
+				}
+				name := f.GetName()
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "origin" || l.GetName() == "outcome" {
+						name += "/" + l.GetValue()
+					}
+				}
+				if i := slices.Index(names, name); i >= 0 {
+					values[i] += m.GetCounter().GetValue()
+					continue
+				}
+				names, values = append(names, name), append(values, m.GetCounter().GetValue())
+			}
+		}
+		_, _ = pool.Exec(ctx, `INSERT INTO counters SELECT $1, * FROM unnest($2::text[], $3::float8[]) AS c
+			ON CONFLICT (pid, name) DO UPDATE SET value = excluded.value`, os.Getpid(), names, values)
+	}
+}
