@@ -4,8 +4,6 @@ package main
 import (
 	"context"
 	_ "embed"
-	"fmt"
-	"os"
 
 	"github.com/google/uuid"
 
@@ -40,7 +38,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer pool.Close()
 
-	kafka := stream.Config{Brokers: cfg.KafkaBrokers, ClientID: clientID(), Log: s.Log, Registry: s.Registry, Partitions: cfg.Partitions}
+	kafka := stream.Config{Brokers: cfg.KafkaBrokers, ClientID: name, Log: s.Log, Registry: s.Registry, Partitions: cfg.Partitions}
 	if err := stream.EnsureTopics(ctx, kafka, event.Topics()); err != nil {
 		return err
 	}
@@ -91,12 +89,4 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		OpenAPI:  openAPI, Draining: s.Draining(),
 	}))
 	return nil
-}
-
-func clientID() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
-	}
-	return fmt.Sprintf("%s-%s-%d", name, host, os.Getpid())
 }
