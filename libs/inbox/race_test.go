@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -163,5 +164,40 @@ func TestABatchCostsTwoRoundTrips(t *testing.T) {
 	b.consume(batch...)
 	if c.batches.Load() != 2 || c.queries.Load() != 0 {
 		t.Errorf("256 events cost %d pipelines and %d queries, want 2 and 0", c.batches.Load(), c.queries.Load())
+	}
+}
+
+// An event that comes while its key is being closed waits for that, and then finds the key flowing. Diverted at that moment
+// it would lie in a queue that nobody looks at.
+func TestNoEventSlipsIntoAQueueThatIsBeingClosed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.poisons("o-1", 1, Permanent(errors.New("bad")))
+	b.consume(ev("o-1", 1))
+	b.poisons("o-1", 1, nil)
+	inside, release := make(chan struct{}), make(chan struct{})
+	closing := b.another(func([]event.Event) { inside <- struct{}{}; <-release })
+	x := b.intervention("o-1")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if r, err := closing.redrive(t.Context(), x, act{id: x.ID, action: "redrive", actor: "op"}); err != nil || r.Status != "redriven" {
+			t.Errorf("redrive: %+v, %v", r, err)
+		}
+	})
+	<-inside
+	wg.Go(func() {
+		if err := b.in.Consume(t.Context(), records(ev("o-1", 2))); err != nil {
+			t.Errorf("consume: %v", err)
+		}
+	})
+	testkit.Eventually(t, 10*time.Second, func() bool {
+		return query[int](b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)[0] == 1
+	}, "the consumer waits for the key to be closed")
+	close(release)
+	wg.Wait()
+	b.applied("o-1/1", "o-1/2")
+	b.parked()
+	if n := query[int](b, `SELECT count(*) FROM parked_events`)[0]; n != 0 {
+		t.Errorf("%d events are queued for a key that flows", n)
 	}
 }
