@@ -119,16 +119,22 @@ func (d *Delivery) work(ctx context.Context) {
 		}
 		begun := time.Now()
 		n := d.turn(ctx)
+		if n == 0 {
+			timer.Reset(idle)
+			continue
+		}
 		if n == batch {
 			d.another()
 		}
-		// Each worker has its share of the rate; what it has sent is waited for before it looks again.
+		// Each worker has its share of the rate. No wake cuts that pause short.
 		share := time.Duration(n*workers) * time.Second / time.Duration(d.PerSecond)
-		pause := idle
-		if n > 0 {
-			pause = 0
+		timer.Reset(share - time.Since(begun))
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			timer.Reset(0)
 		}
-		timer.Reset(max(pause, share-time.Since(begun)))
 	}
 }
 
