@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -132,11 +133,15 @@ func order(id, method string) []event.Event {
 	}
 }
 
-func (w *world) types(id string) []event.Type {
+func (w *world) events(id string) []event.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return slices.Clone(w.told[id])
+}
+
+func (w *world) types(id string) []event.Type {
 	var all []event.Type
-	for _, e := range w.told[id] {
+	for _, e := range w.events(id) {
 		all = append(all, e.Type)
 	}
 	return all
@@ -173,7 +178,7 @@ func TestService(t *testing.T) {
 		if got := w.provider.Calls(providertest.Charge, id); got != charges {
 			t.Errorf("%s: %d charge calls, want %d", id, got, charges)
 		}
-		for i, e := range w.told[id] {
+		for i, e := range w.events(id) {
 			if e.Seq != int64(i+1) || e.Source != "/waybill/payment" || e.Tenant != 1 || e.Traceparent == "" {
 				t.Errorf("%s: event %d is %+v", id, i+1, e)
 			}

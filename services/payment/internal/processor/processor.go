@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/propagation"
 	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/pg"
@@ -188,6 +189,8 @@ func (x *Processor) scan(ctx context.Context) {
 
 // work does one job and reports. A job that waited so long that its lease may end under the call is left to its next taker.
 func (x *Processor) work(ctx context.Context, j job) {
+	// The calls belong to the trace of what asked for the payment.
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": j.Payment.Traceparent})
 	var r *Result
 	if j.Refund == nil {
 		r = x.charge(ctx, j)
