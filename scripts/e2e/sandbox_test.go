@@ -96,11 +96,15 @@ func mails(ctx context.Context, to string) ([]mail, error) {
 	return page.Items, err
 }
 
+// toldWithin is more than the two minutes for which a notification process that was
+// killed keeps the messages that it was about to send.
+const toldWithin = 150 * time.Second
+
 // told waits until the customer has a mail more than before and returns all of them.
 // Delivery is at least once, so copies of one message are one.
 func told(t testing.TB, to string, atLeast int) (got []mail) {
 	t.Helper()
-	eventually(t, 20*time.Second, func(ctx context.Context) error {
+	eventually(t, toldWithin, func(ctx context.Context) error {
 		all, err := mails(ctx, to)
 		if err != nil {
 			return err

@@ -133,7 +133,16 @@ func (c *Client) open(ctx context.Context, method, path string, header http.Head
 // Do sends a request and decodes the answer into out, where that is not nil. An answer
 // other than 2xx is a *Problem.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
-	resp, err := c.open(ctx, method, path, nil, in)
+	return c.Once(ctx, method, path, "", in, out)
+}
+
+// Once is Do with an Idempotency-Key: however often it is sent, it is done once.
+func (c *Client) Once(ctx context.Context, method, path, key string, in, out any) error {
+	var header http.Header
+	if key != "" {
+		header = http.Header{"Idempotency-Key": {key}}
+	}
+	resp, err := c.open(ctx, method, path, header, in)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func Prepare(ctx context.Context, o Options) error {
 			if err != nil {
 				return fmt.Errorf("create product %s: %w", id, err)
 			}
-			err = o.Stock.Do(ctx, http.MethodPost, "/inventory/restock", map[string]any{"product_id": id, "quantity": stockPerProduct, "reason": "benchmark"}, nil)
+			err = o.Stock.Once(ctx, http.MethodPost, "/inventory/restock", id+"-"+strconv.FormatInt(time.Now().UnixNano(), 36), map[string]any{"product_id": id, "quantity": stockPerProduct, "reason": "benchmark"}, nil)
 			if err != nil {
 				return fmt.Errorf("restock product %s: %w", id, err)
 			}
