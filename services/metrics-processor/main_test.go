@@ -57,6 +57,10 @@ func TestAPI(t *testing.T) {
 		{"/query?x=1", operator, 400, "unknown-parameter"},
 		{"/query", "", 401, "unauthenticated"},
 		{"/query", customer, 403, "forbidden"},
+		{"/interventions?limit=100", operator, 200, `{"items":[]}`},
+		{"/interventions?x=1", operator, 400, "unknown-parameter"},
+		{"/interventions", "", 401, "unauthenticated"},
+		{"/interventions", customer, 403, "forbidden"},
 		{"/openapi.yaml", "", 200, "openapi: 3.1.0"},
 		{"/nothing", "", 404, "not-found"},
 	} {

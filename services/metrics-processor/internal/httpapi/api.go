@@ -28,7 +28,15 @@ func New(c *count.Counter, authenticate func(http.Handler) http.Handler, openAPI
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI)
 	})
-	r.With(authenticate, auth.RequireRole("operator", "admin")).Get("/query", problem.Handler(func(w http.ResponseWriter, r *http.Request) error {
+	ask := r.With(authenticate, auth.RequireRole("operator", "admin"))
+	// Every consumer is asked what waits for a person. Here nothing ever does: what cannot be read is counted and done with.
+	ask.Get("/interventions", problem.Handler(func(w http.ResponseWriter, r *http.Request) error {
+		if err := problem.Query(r, "kind", "status", "limit", "cursor"); err != nil {
+			return err
+		}
+		return problem.JSON(w, http.StatusOK, map[string]any{"items": []struct{}{}})
+	}))
+	ask.Get("/query", problem.Handler(func(w http.ResponseWriter, r *http.Request) error {
 		if err := problem.Query(r, "type"); err != nil {
 			return err
 		}

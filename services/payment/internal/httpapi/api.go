@@ -224,14 +224,13 @@ type paymentBody struct {
 	PaymentMethod string         `json:"payment_method"`
 	Attempts      int            `json:"attempts"`
 	Refunded      jsontext.Value `json:"refunded"`
-	Reason        string         `json:"reason,omitempty"`
 }
 
 func show(p payment.Payment) paymentBody {
 	return paymentBody{
 		OrderID: p.OrderID, Status: string(p.Status), Amount: jsontext.Value(payment.FormatAmount(p.Amount, p.Currency)),
 		Currency: p.Currency, PaymentMethod: p.Method, Attempts: p.Attempts,
-		Refunded: jsontext.Value(payment.FormatAmount(p.Refunded, p.Currency)), Reason: p.Reason,
+		Refunded: jsontext.Value(payment.FormatAmount(p.Refunded, p.Currency)),
 	}
 }
 
