@@ -1,12 +1,17 @@
 package main
 
-import "github.com/waybill-dev/waybill/libs/service"
+import (
+	"time"
+
+	"github.com/waybill-dev/waybill/libs/service"
+)
 
 // Config is what the gateway is told from outside.
 type Config struct {
 	service.Base   `listen:"127.0.0.1:8080"`
 	DatabaseURL    service.Secret `env:"DATABASE_URL,required" usage:"PostgreSQL of users, refresh tokens and signing keys"`
 	RedisAddr      string         `env:"REDIS_ADDR,default=127.0.0.1:6379" usage:"budgets of the rate limits"`
+	RedisTimeout   time.Duration  `env:"REDIS_TIMEOUT,default=200ms" usage:"what a limit may add to a request before the gateway decides alone"`
 	RedisPassword  service.Secret `env:"REDIS_PASSWORD" usage:"password of Redis"`
 	TrustedProxies []string       `env:"TRUSTED_PROXIES" usage:"CIDRs whose X-Forwarded-For is believed; unset: none"`
 	MetricsAllow   []string       `env:"METRICS_ALLOW,default=127.0.0.0/8,::1/128" usage:"CIDRs that may read /metrics in production"`

@@ -57,7 +57,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return fmt.Errorf("open token verifier: %w", err)
 	}
 
-	redis := ratelimit.NewRedis(cfg.RedisAddr, string(cfg.RedisPassword))
+	redis := ratelimit.NewRedis(cfg.RedisAddr, string(cfg.RedisPassword), cfg.RedisTimeout)
 	defer redis.Close()
 	limiter := ratelimit.New(redis, cfg.Limits.Replicas, s.Log, s.Registry)
 	logins := ratelimit.NewLogins(limiter, trusted, cfg.Limits.Login)

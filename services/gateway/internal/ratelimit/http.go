@@ -90,7 +90,7 @@ func (g *Logins) Try(r *http.Request, account string) (succeeded func(context.Co
 }
 
 func (g *Logins) isKnown(ctx context.Context, who, from string) bool {
-	if g.limiter.broken() {
+	if g.limiter.brokenTil.Load() != 0 {
 		return false
 	}
 	n, err := g.limiter.redis.Exists(ctx, "known:"+who+":"+from).Result()
@@ -98,7 +98,7 @@ func (g *Logins) isKnown(ctx context.Context, who, from string) bool {
 }
 
 func (g *Logins) remember(ctx context.Context, who, from string) {
-	if !g.limiter.broken() {
+	if g.limiter.brokenTil.Load() == 0 {
 		g.limiter.redis.Set(ctx, "known:"+who+":"+from, 1, knownFor) // a loss costs a bigger budget, no more
 	}
 }

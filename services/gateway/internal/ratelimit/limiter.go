@@ -15,9 +15,7 @@ import (
 )
 
 const (
-	// redisTimeout bounds what a limit may add to a request. Redis answers in 0.2 ms; 50 ms forgives a busy laptop.
-	redisTimeout = 50 * time.Millisecond
-	// breakFor is how long Redis is not asked after it did not answer.
+	// breakFor is how long Redis is not asked after it did not answer. Then one request asks, while the others go on without.
 	breakFor = time.Second
 	// A lease is a twentieth of the burst, taken at once and used up here, so that a busy principal costs a Redis call per 20th of its
 	// burst and not per request. It lapses after leaseFor: what is hoarded is lost.
@@ -27,11 +25,11 @@ const (
 	maxKeys = 20000
 )
 
-// NewRedis opens a client with the time-outs of a limiter. It connects when it is first used.
-func NewRedis(addr, password string) *redis.Client {
+// NewRedis opens a client whose calls take at most timeout: what a limit may add to a request. It connects when it is first used.
+func NewRedis(addr, password string, timeout time.Duration) *redis.Client {
 	return redis.NewClient(&redis.Options{
-		Addr: addr, Password: password, DialTimeout: redisTimeout, ReadTimeout: redisTimeout, WriteTimeout: redisTimeout,
-		PoolTimeout: redisTimeout, MaxRetries: -1, PoolSize: 32, ContextTimeoutEnabled: true,
+		Addr: addr, Password: password, DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout,
+		PoolTimeout: timeout, MaxRetries: -1, PoolSize: 32, ContextTimeoutEnabled: true,
 	})
 }
 
@@ -41,7 +39,7 @@ type Limiter struct {
 	replicas  int64
 	log       *zap.Logger
 	now       func() time.Time
-	brokenTil atomic.Int64 // unix nanoseconds
+	brokenTil atomic.Int64 // unix nanoseconds; 0: Redis answers
 	decisions *prometheus.CounterVec
 
 	mu     sync.Mutex
@@ -121,7 +119,17 @@ func (l *Limiter) TakeLeased(ctx context.Context, p Policy, key string) Decision
 
 var errBroken = errors.New("redis was away a moment ago")
 
-func (l *Limiter) broken() bool { return l.now().UnixNano() < l.brokenTil.Load() }
+// broken says whether to decide without Redis. When its time is up, one caller is told to try.
+func (l *Limiter) broken() bool {
+	til, now := l.brokenTil.Load(), l.now()
+	switch {
+	case til == 0:
+		return false
+	case now.UnixNano() < til:
+		return true
+	}
+	return !l.brokenTil.CompareAndSwap(til, now.Add(breakFor).UnixNano())
+}
 
 func (l *Limiter) breakOff(ctx context.Context, err error) {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -132,8 +140,6 @@ func (l *Limiter) breakOff(ctx context.Context, err error) {
 }
 
 func (l *Limiter) ask(ctx context.Context, p Policy, key string, cost int64) (Decision, error) {
-	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
-	defer cancel()
 	interval := p.Interval.Microseconds()
 	v, err := script.Run(ctx, l.redis, []string{"limit:" + p.Name + ":" + key}, interval, p.Burst, cost).Slice()
 	if err != nil {
@@ -152,6 +158,7 @@ func (l *Limiter) ask(ctx context.Context, p Policy, key string, cost int64) (De
 	if !d.Allowed {
 		d.Retry = micros(tat + cost*interval - int64(p.Burst)*interval - now)
 	}
+	l.brokenTil.Store(0)
 	return d, nil
 }
 
