@@ -67,7 +67,7 @@ func (i *Inbox) drain(ctx context.Context, k key, table string, a act) (r Result
 		case permanent(err) && len(s.tried) > 0:
 			r.Error, r.Left = printable(err.Error()), s.left+len(s.tried)
 			if table == "early_events" {
-				return r, i.park(ctx, s.tried[0], err)
+				return r, i.park(ctx, poison, s.tried[0], err.Error())
 			}
 			return r, i.fail(ctx, k, s.tried[0], err, a)
 		case err != nil:

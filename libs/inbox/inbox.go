@@ -203,7 +203,7 @@ func (i *Inbox) bisect(ctx context.Context, events []incoming) error {
 		// The second look: a 23505 that was lost to another consumer is a duplicate now.
 		err := i.apply(ctx, events, false)
 		if permanent(err) {
-			err = i.park(ctx, events[0].Event, err)
+			err = i.park(ctx, poison, events[0].Event, err.Error())
 		}
 		return err
 	}

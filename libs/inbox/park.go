@@ -26,81 +26,57 @@ const (
 // errFlood says that parkLimit would be passed.
 var errFlood = errors.New("too many keys parked at one event type")
 
-// park puts the key of e aside, beginning with e.
-func (i *Inbox) park(ctx context.Context, e event.Event, cause error) error {
+// park puts the key of e aside, which begins with e. Another consumer may have got it through, or what was missing may have
+// come: then nothing happens.
+func (i *Inbox) park(ctx context.Context, kind string, e event.Event, reason string) error {
 	parked := false
 	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
 		parked = false
 		var last int64
 		var recent int
 		i.readLast(u, keyOf(e), &last)
-		i.readRecent(u, e.Type, &recent)
+		u.Read(`SELECT count(*) FROM parked_keys WHERE grp = $1 AND type = $2 AND opened_at > now() - interval '1 minute'`,
+			i.o.Group, string(e.Type)).QueryRow(func(row pgx.Row) error { return row.Scan(&recent) })
 		if err := u.Fetch(ctx); err != nil {
 			return err
 		}
 		switch {
-		case last >= e.Seq: // another consumer got it through
+		case last >= e.Seq || (kind == gap && last+1 == e.Seq):
 			return nil
-		case recent >= parkLimit:
+		case recent >= parkLimit: // counted over all replicas
 			return errFlood
 		}
 		parked = true
-		i.setAside(u, poison, e, cause.Error())
+		i.setAside(u, kind, e, reason)
 		i.queue(u, "parked_events", []event.Event{e})
 		return nil
 	})
-	if err := i.parkedOrStopped(err, e.Type); err != nil {
+	if errors.Is(err, errFlood) {
+		err = i.stop(e.Type)
+	}
+	if err != nil {
 		return fmt.Errorf("park %s: %w", e.ID, err)
 	}
 	if parked {
 		i.metrics.events.WithLabelValues("parked", label(e.Type)).Inc()
-		i.o.Log.Error("key parked", zap.String("kind", poison), zap.String("type", string(e.Type)), zap.String("subject", e.Subject),
-			zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.String("trace_id", traceID(e.Traceparent)), zap.Error(cause))
+		i.o.Log.Error("key parked", zap.String("kind", kind), zap.String("type", string(e.Type)), zap.String("subject", e.Subject),
+			zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.String("trace_id", traceID(e.Traceparent)), zap.String("reason", reason))
 	}
 	return nil
 }
 
 // parkGap puts a key aside whose next sequence did not come in time.
 func (i *Inbox) parkGap(ctx context.Context, k key) error {
-	var first []event.Event
-	var last int64
-	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
-		i.readLast(u, k, &last)
-		i.readQueue(u, "early_events", k, 1, &first, nil)
-		if err := u.Fetch(ctx); err != nil {
-			return err
-		}
-		if len(first) == 0 || first[0].Seq == last+1 {
-			first = nil // healed in the meantime
-			return nil
-		}
-		var recent int
-		i.readRecent(u, first[0].Type, &recent)
-		if err := u.Fetch(ctx); err != nil {
-			return err
-		}
-		if recent >= parkLimit {
-			return errFlood
-		}
-		i.setAside(u, gap, first[0], fmt.Sprintf("sequence %d did not come, %d waits for it", last+1, first[0].Seq))
-		return nil
-	})
-	if len(first) == 0 {
-		return err
+	rows, _ := i.o.Pool.Query(ctx, `SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND source = $2 AND subject = $3
+		ORDER BY seq LIMIT 1`, i.o.Group, k.source, k.subject)
+	e, err := pgx.CollectExactlyOneRow(rows, scanEvent)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // healed in the meantime
 	}
-	if err := i.parkedOrStopped(err, first[0].Type); err != nil {
-		return fmt.Errorf("park key after gap: %w", err)
+	if err != nil {
+		return fmt.Errorf("read early event: %w", err)
 	}
-	i.o.Log.Error("key parked", zap.String("kind", gap), zap.String("type", string(first[0].Type)), zap.String("subject", k.subject),
-		zap.Int64("missing", last+1), zap.Int64("seq", first[0].Seq), zap.String("trace_id", traceID(first[0].Traceparent)))
-	return nil
-}
-
-func (i *Inbox) parkedOrStopped(err error, t event.Type) error {
-	if errors.Is(err, errFlood) {
-		return i.stop(t)
-	}
-	return err
+	return i.park(ctx, gap, e, fmt.Sprintf("sequence %d waits for one before it, which did not come", e.Seq))
 }
 
 // setAside opens an intervention for the key of e, and has what waits for it early wait there. A key that is parked already is
@@ -129,12 +105,6 @@ func (i *Inbox) readLast(u *pg.Unit, k key, last *int64) {
 		_, err := pgx.ForEachRow(rows, []any{last}, func() error { return nil })
 		return err
 	})
-}
-
-// readRecent counts the keys parked within the last minute at a type, by any replica.
-func (i *Inbox) readRecent(u *pg.Unit, t event.Type, n *int) {
-	u.Read(`SELECT count(*) FROM parked_keys WHERE grp = $1 AND type = $2 AND opened_at > now() - interval '1 minute'`,
-		i.o.Group, string(t)).QueryRow(func(row pgx.Row) error { return row.Scan(n) })
 }
 
 // readQueue reads up to limit events that a key still waits with, by sequence, and how many there are in all.

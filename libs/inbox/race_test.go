@@ -175,8 +175,10 @@ func TestNoEventSlipsIntoAQueueThatIsBeingClosed(t *testing.T) {
 	b.poisons("o-1", 1, Permanent(errors.New("bad")))
 	b.consume(ev("o-1", 1))
 	b.poisons("o-1", 1, nil)
-	inside, release := make(chan struct{}), make(chan struct{})
-	closing := b.another(func([]event.Event) { inside <- struct{}{}; <-release })
+	inside, held := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	t.Cleanup(release)
+	closing := b.another(func([]event.Event) { inside <- struct{}{}; <-held })
 	x := b.intervention("o-1")
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -193,7 +195,7 @@ func TestNoEventSlipsIntoAQueueThatIsBeingClosed(t *testing.T) {
 	testkit.Eventually(t, 10*time.Second, func() bool {
 		return query[int](b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)[0] == 1
 	}, "the consumer waits for the key to be closed")
-	close(release)
+	release()
 	wg.Wait()
 	b.applied("o-1/1", "o-1/2")
 	b.parked()
