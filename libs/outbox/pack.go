@@ -51,7 +51,7 @@ func Unpack(body []byte) ([]event.Event, error) {
 		e.Data = r.sized()
 		events = append(events, e)
 	}
-	if r.failed {
+	if r.failed || len(events) == 0 {
 		return nil, errPacked
 	}
 	return events, nil
