@@ -22,9 +22,8 @@ type Request struct {
 	Fingerprint [32]byte
 }
 
-type requestKey struct{ caller, route, key string }
-
-func (r Request) id() requestKey { return requestKey{r.Caller, r.Route, r.Key} }
+// id is the request without what it was about.
+func (r Request) id() Request { return Request{Caller: r.Caller, Route: r.Route, Key: r.Key} }
 
 // Response is the answer that a duplicate gets again.
 type Response struct {
@@ -51,7 +50,7 @@ func (r Response) Write(w http.ResponseWriter, replayed bool) error {
 
 // Responses are the stored answers of a batch of requests.
 type Responses struct {
-	found map[requestKey]stored
+	found map[Request]stored // by id
 }
 
 type stored struct {
@@ -61,15 +60,15 @@ type stored struct {
 
 // FindResponses queues one read for the answers of all requests. Ask the result after u.Fetch.
 func FindResponses(u *pg.Unit, rs []Request) *Responses {
-	found := &Responses{found: make(map[requestKey]stored)}
+	found := &Responses{found: make(map[Request]stored)}
 	callers, routes, keys := columns(rs)
 	u.Read(`SELECT i.caller, i.route, i.key, i.fingerprint, i.status, i.content_type, i.location, i.body
 		FROM unnest($1::text[], $2::text[], $3::text[]) AS r(caller, route, key), LATERAL
 			(SELECT * FROM idempotency_keys i WHERE i.key = r.key AND i.route = r.route AND i.caller = r.caller OFFSET 0) i`,
 		callers, routes, keys).Query(func(rows pgx.Rows) error {
-		var id requestKey
+		var id Request
 		var s stored
-		_, err := pgx.ForEachRow(rows, []any{&id.caller, &id.route, &id.key, &s.fingerprint, &s.Status, &s.ContentType, &s.Location, &s.Body},
+		_, err := pgx.ForEachRow(rows, []any{&id.Caller, &id.Route, &id.Key, &s.fingerprint, &s.Status, &s.ContentType, &s.Location, &s.Body},
 			func() error {
 				found.found[id] = s
 				s.fingerprint, s.Body = nil, nil
@@ -100,7 +99,7 @@ func (rs *Responses) Get(r Request) (Response, bool, error) {
 // run again.) Answers that executed nothing (400, 401, 403, 413, 415, 422, 429) and 5xx are not stored. Of requests with the
 // same caller, route and key the first counts.
 func StoreResponses(u *pg.Unit, rs []Request, out []Response) {
-	seen := make(map[requestKey]bool, len(rs))
+	seen := make(map[Request]bool, len(rs))
 	var unique []Request
 	var prints, bodies [][]byte
 	var statuses []int16

@@ -191,7 +191,7 @@ func (b *bench) intervention(subject string) item {
 func (b *bench) redrive(subject string) Result {
 	b.t.Helper()
 	x := b.intervention(subject)
-	r, err := b.in.redrive(b.t.Context(), x, act{id: x.ID, action: "redrive", actor: "op"})
+	r, err := b.in.act(b.t.Context(), x, act{id: x.ID, action: "redrive", actor: "op"})
 	if err != nil {
 		b.t.Fatalf("redrive: %v", err)
 	}
@@ -201,7 +201,7 @@ func (b *bench) redrive(subject string) Result {
 func (b *bench) discard(subject string) Result {
 	b.t.Helper()
 	x := b.intervention(subject)
-	r, err := b.in.drain(b.t.Context(), key{x.Source, x.Subject}, "parked_events", act{id: x.ID, action: "discard", actor: "op", reason: "broken"})
+	r, err := b.in.act(b.t.Context(), x, act{id: x.ID, action: "discard", actor: "op", reason: "broken"})
 	if err != nil {
 		b.t.Fatalf("discard: %v", err)
 	}
@@ -479,7 +479,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 	b.consume(ev("o-1", 1), ev("o-1", 2))
 	b.poisons("o-1", 1, nil)
 	x := b.intervention("o-1")
-	r, err := b.in.redrive(t.Context(), x, act{id: x.ID, action: "dry_run", actor: "op", dry: true})
+	r, err := b.in.act(t.Context(), x, act{id: x.ID, action: "dry_run", actor: "op", dry: true})
 	if err != nil || r.Applied != 2 || r.Status != "open" || !r.DryRun {
 		t.Errorf("dry run: %+v, %v", r, err)
 	}

@@ -132,13 +132,11 @@ func (i *Inbox) find(ctx context.Context, id uuid.UUID) (item, error) {
 	return pgx.CollectExactlyOneRow(rows, scanItem)
 }
 
-// inspect finds an intervention with whatever it is about.
-func (i *Inbox) inspect(ctx context.Context, id uuid.UUID) (d details, err error) {
-	if d.item, err = i.find(ctx, id); err != nil {
-		return d, err
-	}
+// inspect adds to an intervention whatever it is about.
+func (i *Inbox) inspect(ctx context.Context, x item) (d details, err error) {
+	d.item = x
 	rows, _ := i.o.Pool.Query(ctx, `SELECT at, action, actor, outcome, reason FROM intervention_actions a WHERE intervention = $1
-		ORDER BY a.id LIMIT 1000`, id)
+		ORDER BY a.id LIMIT 1000`, x.ID)
 	if d.Actions, err = pgx.CollectRows(rows, pgx.RowToStructByPos[action]); err != nil || d.ClosedAt != nil {
 		return d, err
 	}
@@ -152,10 +150,10 @@ func (i *Inbox) inspect(ctx context.Context, id uuid.UUID) (d details, err error
 		}
 		return d, err
 	case deadLetter:
-		d.Record, err = i.record(ctx, id)
+		d.Record, err = i.record(ctx, x.ID)
 		return d, err
 	}
-	return d, i.o.Pool.QueryRow(ctx, `SELECT detail FROM raised_interventions WHERE id = $1`, id).Scan(&d.Detail)
+	return d, i.o.Pool.QueryRow(ctx, `SELECT detail FROM raised_interventions WHERE id = $1`, x.ID).Scan(&d.Detail)
 }
 
 func (i *Inbox) record(ctx context.Context, id uuid.UUID) (*record, error) {
@@ -190,13 +188,17 @@ func payload(e event.Event) json.RawMessage {
 	return out
 }
 
-// redrive tries an intervention again.
-func (i *Inbox) redrive(ctx context.Context, x item, a act) (Result, error) {
-	switch x.Kind {
-	case poison, gap:
+// act redrives or discards an open intervention.
+func (i *Inbox) act(ctx context.Context, x item, a act) (Result, error) {
+	switch {
+	case x.Kind == poison || x.Kind == gap:
 		return i.drain(ctx, key{x.Source, x.Subject}, "parked_events", a)
-	case deadLetter:
+	case x.Kind == deadLetter && a.action == "discard":
+		return i.finish(ctx, "dead_letters", x, a, "discarded", nil)
+	case x.Kind == deadLetter:
 		return i.redriveLetter(ctx, x, a)
+	case a.action == "discard":
+		return i.finish(ctx, "raised_interventions", x, a, "discarded", nil)
 	}
 	return i.redriveRaised(ctx, x, a)
 }

@@ -81,7 +81,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			return
 		}
 		x := open[r.IntN(len(open))]
-		if _, err := in.redrive(ctx, x, act{id: x.ID, action: "redrive", actor: "op"}); err != nil && ctx.Err() == nil {
+		if _, err := in.act(ctx, x, act{id: x.ID, action: "redrive", actor: "op"}); err != nil && ctx.Err() == nil {
 			t.Logf("redrive: %v", err)
 		}
 	})
@@ -182,7 +182,7 @@ func TestNoEventSlipsIntoAQueueThatIsBeingClosed(t *testing.T) {
 	x := b.intervention("o-1")
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if r, err := closing.redrive(t.Context(), x, act{id: x.ID, action: "redrive", actor: "op"}); err != nil || r.Status != "redriven" {
+		if r, err := closing.act(t.Context(), x, act{id: x.ID, action: "redrive", actor: "op"}); err != nil || r.Status != "redriven" {
 			t.Errorf("redrive: %+v, %v", r, err)
 		}
 	})

@@ -111,7 +111,7 @@ func (i *Inbox) getOne(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d, err := i.inspect(r.Context(), x.ID)
+	d, err := i.inspect(r.Context(), x)
 	if err != nil {
 		return err
 	}
@@ -131,21 +131,11 @@ func (i *Inbox) postRedrive(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	if err := checkReason(b.Reason, false); err != nil {
-		return err
-	}
-	x, err := i.lookup(r)
-	if err != nil {
-		return err
-	}
-	a := act{id: x.ID, action: "redrive", actor: auth.From(r.Context()).Subject, reason: b.Reason, dry: b.DryRun}
+	a := act{action: "redrive", reason: b.Reason, dry: b.DryRun}
 	if b.DryRun {
 		a.action = "dry_run"
 	}
-	if x.Status == "open" && x.Attempts >= attemptLimit && !b.Force && !b.DryRun {
-		return problem.New(http.StatusConflict, "redrive-limit", "this was redriven in vain "+strconv.Itoa(x.Attempts)+" times; force it, or discard it")
-	}
-	return i.answer(w, r, x, a)
+	return i.answer(w, r, a, b.Force || b.DryRun)
 }
 
 func (i *Inbox) postDiscard(w http.ResponseWriter, r *http.Request) error {
@@ -157,38 +147,32 @@ func (i *Inbox) postDiscard(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := checkReason(b.Reason, true); err != nil {
-		return err
+	if b.Reason == "" {
+		return errReason()
+	}
+	return i.answer(w, r, act{action: "discard", reason: b.Reason, head: b.Seq}, true)
+}
+
+func errReason() error {
+	return problem.New(http.StatusUnprocessableEntity, "invalid-field", "").Field("/reason", "is 1 to 500 characters")
+}
+
+// answer acts on the intervention of the path and says what came of it.
+func (i *Inbox) answer(w http.ResponseWriter, r *http.Request, a act, force bool) error {
+	if utf8.RuneCountInString(a.reason) > reasonLimit {
+		return errReason()
 	}
 	x, err := i.lookup(r)
 	if err != nil {
 		return err
 	}
-	return i.answer(w, r, x, act{id: x.ID, action: "discard", actor: auth.From(r.Context()).Subject, reason: b.Reason, head: b.Seq})
-}
-
-func checkReason(s string, required bool) error {
-	if n := utf8.RuneCountInString(s); n > reasonLimit || (required && n == 0) {
-		return problem.New(http.StatusUnprocessableEntity, "invalid-field", "").Field("/reason", "is 1 to 500 characters")
-	}
-	return nil
-}
-
-// answer acts on an open intervention and says what came of it.
-func (i *Inbox) answer(w http.ResponseWriter, r *http.Request, x item, a act) error {
 	var res Result
-	var err error
-	ctx := r.Context()
-	switch {
-	case x.Status != "open":
-	case a.action != "discard":
-		res, err = i.redrive(ctx, x, a)
-	case x.Kind == poison || x.Kind == gap:
-		res, err = i.drain(ctx, key{x.Source, x.Subject}, "parked_events", a)
-	case x.Kind == deadLetter:
-		res, err = i.finish(ctx, "dead_letters", x, a, "discarded", nil)
-	default:
-		res, err = i.finish(ctx, "raised_interventions", x, a, "discarded", nil)
+	a.id, a.actor = x.ID, auth.From(r.Context()).Subject
+	if x.Status == "open" {
+		if x.Attempts >= attemptLimit && !force {
+			return problem.New(http.StatusConflict, "redrive-limit", "this was redriven in vain "+strconv.Itoa(x.Attempts)+" times; force it, or discard it")
+		}
+		res, err = i.act(r.Context(), x, a)
 	}
 	switch {
 	case errors.Is(err, errHead):
@@ -199,7 +183,7 @@ func (i *Inbox) answer(w http.ResponseWriter, r *http.Request, x item, a act) er
 		return err
 	}
 	if res.Status == "" { // it was closed, by then or before
-		if x, err = i.find(ctx, x.ID); err != nil {
+		if x, err = i.find(r.Context(), x.ID); err != nil {
 			return err
 		}
 		res = Result{ID: x.ID, Status: x.Status, DryRun: a.dry}
