@@ -3,6 +3,7 @@ package recount
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,14 +63,23 @@ func TestCompareExplains(t *testing.T) {
 }
 
 type ledger struct {
+	mu    sync.Mutex
 	found []Drift
 	err   error
 	asked int
 }
 
 func (l *ledger) Drift(context.Context) ([]Drift, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.asked++
 	return l.found, l.err
+}
+
+func (l *ledger) will(found []Drift, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.found, l.err = found, err
 }
 
 func TestWatch(t *testing.T) {
@@ -83,13 +93,13 @@ func TestWatch(t *testing.T) {
 		if got := testutil.ToFloat64(w.products); got != 1 || l.asked != 1 {
 			t.Errorf("at start: %v products, asked %d times", got, l.asked)
 		}
-		l.err = errors.New("away")
+		l.will(nil, errors.New("away"))
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got := testutil.ToFloat64(w.products); got != 1 { // what is not known is not 0
 			t.Errorf("while the database is away: %v products", got)
 		}
-		l.found, l.err = nil, nil
+		l.will(nil, nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got := testutil.ToFloat64(w.products); got != 0 || l.asked != 3 {
