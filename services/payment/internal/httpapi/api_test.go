@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,7 +79,8 @@ type world struct {
 	in       *intake.Intake
 	issuer   *testkit.Issuer
 	contract *testkit.Contract
-	handler  http.Handler
+	handlers []http.Handler // of the replicas
+	turn     atomic.Int64
 }
 
 func setup(t *testing.T) *world {
@@ -86,33 +88,41 @@ func setup(t *testing.T) *world {
 	pool, _ := testkit.Postgres(t, inbox.Migrations, postgres.Migrations)
 	w := &world{t: t, pool: pool, provider: providertest.New(t), events: &events{}, issuer: testkit.Identity(t),
 		contract: testkit.OpenAPI(t, "../../openapi.yaml")}
+	for range 2 { // requests take turns
+		w.replica()
+	}
+	return w
+}
+
+func (w *world) replica() {
+	t := w.t
 	client, err := provider.NewClient(w.provider.URL, provider.Transport(8))
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := postgres.New(pool, w.events)
+	store := postgres.New(w.pool, w.events)
 	queue := processor.New(store, client, testkit.Log(t), prometheus.NewRegistry())
-	w.in = intake.New(store, queue)
-	people := inbox.New(inbox.Options{Group: "payment-service", Pool: pool, Wants: intake.Wants, Handler: w.in.Events,
-		Redrive: map[string]func(context.Context, *pg.Unit, uuid.UUID, string) error{postgres.RefundIntervention: w.in.RefundAgain},
+	in := intake.New(store, queue)
+	w.in = in
+	people := inbox.New(inbox.Options{Group: "payment-service", Pool: w.pool, Wants: intake.Wants, Handler: in.Events,
+		Redrive: map[string]func(context.Context, *pg.Unit, uuid.UUID, string) error{postgres.RefundIntervention: in.RefundAgain},
 		Log:     testkit.Log(t), Registry: prometheus.NewRegistry()})
 	store.Attach(people)
 	document, err := os.ReadFile("../../openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := httpapi.New(httpapi.Options{Payments: store, Intake: w.in, Provider: queue, WebhookSecret: secret,
+	h, err := httpapi.New(httpapi.Options{Payments: store, Intake: in, Provider: queue, WebhookSecret: secret,
 		Auth: w.issuer.Verifier("payment").Middleware, Interventions: people.Routes(), OpenAPI: document})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.handler = w.contract.Wrap(t, h)
+	w.handlers = append(w.handlers, w.contract.Wrap(t, h))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = queue.Run(ctx) })
-	running.Go(func() { _ = w.in.Run(ctx) })
+	running.Go(func() { _ = in.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait(); client.CloseIdle() })
-	return w
 }
 
 // order has the service read events of an order.
@@ -154,7 +164,7 @@ func (w *world) do(method, path, token, body string, headers ...string) answer {
 		}
 	}
 	rec := httptest.NewRecorder()
-	w.handler.ServeHTTP(rec, r)
+	w.handlers[int(w.turn.Add(1))%len(w.handlers)].ServeHTTP(rec, r)
 	resp := rec.Result()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -462,6 +472,14 @@ func TestConcurrentRequests(t *testing.T) {
 	var mu sync.Mutex
 	bodies := map[string]int{}
 	var all sync.WaitGroup
+	all.Go(func() { // the order asks as well
+		asked := later(event.OrderPaymentRequested, "o-1", &orderv1.OrderPaymentRequested{OrderId: "o-1", Amount: 5990, Currency: "EUR", PaymentMethod: "card"})
+		if err := pg.Do(context.Background(), w.pool, func(ctx context.Context, u *pg.Unit) error {
+			return w.in.Events(ctx, u, []event.Event{asked})
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	for n := range 40 {
 		all.Go(func() {
 			token, key := customer, "same"
