@@ -25,11 +25,18 @@ const (
 	maxKeys = 20000
 )
 
+// quiet keeps go-redis from writing lines of its own to stderr: that Redis is away is said once, by breakOff.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+func init() { redis.SetLogger(quiet{}) }
+
 // NewRedis opens a client whose calls take at most timeout: what a limit may add to a request. It connects when it is first used.
 func NewRedis(addr, password string, timeout time.Duration) *redis.Client {
 	return redis.NewClient(&redis.Options{
 		Addr: addr, Password: password, DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout,
-		PoolTimeout: timeout, MaxRetries: -1, PoolSize: 32, ContextTimeoutEnabled: true,
+		PoolTimeout: timeout, MaxRetries: -1, DialerRetries: 1, PoolSize: 32, ContextTimeoutEnabled: true,
 	})
 }
 
@@ -87,34 +94,51 @@ func (l *Limiter) take(ctx context.Context, p Policy, key string, cost int64) De
 	return d
 }
 
-// TakeLeased is Take by way of a lease: the budget is as exact, but for what a lease holds (a twentieth of the burst and gateway).
+// TakeLeased is Take by way of a lease: the budget is as exact, but for what a lease holds (a twentieth of the burst and gateway). A refusal
+// is remembered until its Retry, because until then nothing can change it: whoever asks without end costs Redis nothing.
 func (l *Limiter) TakeLeased(ctx context.Context, p Policy, key string) Decision {
-	id := p.Name + ":" + key
-	l.mu.Lock()
-	held, _ := l.leases.get(id)
-	if held.left > 0 && l.now().Before(held.until) {
-		held.left--
-		held.last.Remaining = max(held.last.Remaining-1, 0)
-		l.leases.put(id, held)
-		l.mu.Unlock()
-		d := held.last
-		d.Remaining += held.left
+	id, now := p.Name+":"+key, l.now()
+	if d, ok := l.fromLease(id, now); ok {
 		l.count(p, "lease", d)
 		return d
 	}
-	l.mu.Unlock()
 	part := max(p.Burst/leasePart, 1)
 	d := l.take(ctx, p, key, int64(part))
 	if !d.Allowed && part > 1 {
-		return l.take(ctx, p, key, 1) // the last ones go one by one
+		part = 1
+		d = l.take(ctx, p, key, 1) // the last ones go one by one
 	}
-	if d.Allowed && part > 1 {
-		l.mu.Lock()
-		l.leases.put(id, lease{left: part - 1, until: l.now().Add(leaseFor), last: d})
-		l.mu.Unlock()
-		d.Remaining += part - 1
+	held := lease{left: part - 1, until: now.Add(leaseFor), last: d}
+	if !d.Allowed {
+		held = lease{until: now.Add(d.Retry), last: d}
 	}
+	l.mu.Lock()
+	l.leases.put(id, held)
+	l.mu.Unlock()
+	d.Remaining += held.left
 	return d
+}
+
+func (l *Limiter) fromLease(id string, now time.Time) (d Decision, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held, _ := l.leases.get(id)
+	wait := held.until.Sub(now)
+	d = held.last
+	switch {
+	case wait <= 0:
+		return d, false
+	case !d.Allowed:
+		d.Reset -= d.Retry - wait
+		d.Retry = wait
+		return d, true
+	case held.left == 0:
+		return d, false
+	}
+	held.left--
+	l.leases.put(id, held)
+	d.Remaining += held.left
+	return d, true
 }
 
 var errBroken = errors.New("redis was away a moment ago")
