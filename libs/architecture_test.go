@@ -47,7 +47,7 @@ var domainPackages = []string{
 
 const (
 	libsPackages = 9
-	libsLines    = 3500 // non-test; raising it needs an ADR
+	libsLines    = 6000 // of code: no tests, blank lines or comments; docs/adr/0008
 	mainLines    = 120
 )
 
@@ -56,6 +56,7 @@ type source struct {
 	dir     string
 	test    bool
 	lines   int
+	code    int // lines that are neither blank nor comment
 	file    *ast.File
 	imports []string
 }
@@ -88,6 +89,9 @@ func sources(t *testing.T) []source {
 		s := source{path: rel, dir: path.Dir(rel), test: strings.HasSuffix(rel, "_test.go"), file: f}
 		for sc := bufio.NewScanner(strings.NewReader(string(raw))); sc.Scan(); {
 			s.lines++
+			if line := strings.TrimSpace(sc.Text()); line != "" && !strings.HasPrefix(line, "//") {
+				s.code++
+			}
 		}
 		for _, i := range f.Imports {
 			s.imports = append(s.imports, strings.Trim(i.Path.Value, `"`))
@@ -128,12 +132,12 @@ func TestLibsStaySmall(t *testing.T) {
 	packages, lines := map[string]int{}, 0
 	for _, s := range sources(t) {
 		if strings.HasPrefix(s.dir, "libs/") && !s.test && !strings.HasPrefix(s.dir, "libs/testkit") {
-			packages[s.dir] += s.lines
-			lines += s.lines
+			packages[s.dir] += s.code
+			lines += s.code
 		}
 	}
 	if len(packages) > libsPackages || lines > libsLines {
-		t.Errorf("libs has %d packages and %d lines: %v; the budget is %d and %d", len(packages), lines, packages, libsPackages, libsLines)
+		t.Errorf("libs has %d packages and %d lines of code: %v; the budget is %d and %d", len(packages), lines, packages, libsPackages, libsLines)
 	}
 }
 
