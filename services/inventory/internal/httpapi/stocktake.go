@@ -33,18 +33,9 @@ type countOf struct {
 }
 
 type stocktakeAnswer struct {
-	ID        string       `json:"id"`
-	CountedAt time.Time    `json:"counted_at"`
-	Items     []lineAnswer `json:"items"`
-}
-
-type lineAnswer struct {
-	ProductID  string          `json:"product_id"`
-	Counted    int64           `json:"counted"`
-	Expected   int64           `json:"expected"`
-	Difference int64           `json:"difference"`
-	Outcome    recount.Outcome `json:"outcome"`
-	OnHand     int64           `json:"on_hand"`
+	ID        string         `json:"id"`
+	CountedAt time.Time      `json:"counted_at"`
+	Items     []recount.Line `json:"items"`
 }
 
 // takeStock imports a physical count, reports the differences and books them.
@@ -67,11 +58,7 @@ func (a api) takeStock(w http.ResponseWriter, r *http.Request) error {
 	}
 	take.ID, take.Tenant, take.Actor = "stocktake:"+uuid.Must(uuid.NewV7()).String(), tenant, auth.From(r.Context()).Subject
 	answer := func(t recount.Take, lines []recount.Line) *inbox.Response {
-		out := stocktakeAnswer{ID: t.ID, CountedAt: t.CountedAt.UTC(), Items: make([]lineAnswer, len(lines))}
-		for i, l := range lines {
-			out.Items[i] = lineAnswer{l.Product, l.Counted, l.Expected, l.Difference, l.Outcome, l.OnHand}
-		}
-		return record(r, http.StatusOK, out, nil)
+		return record(r, http.StatusOK, stocktakeAnswer{ID: t.ID, CountedAt: t.CountedAt.UTC(), Items: lines}, nil)
 	}
 	done, lines, replayed, err := a.Store.TakeStock(r.Context(), take, *key, answer, a.Interventions)
 	var unknown postgres.UnknownProducts

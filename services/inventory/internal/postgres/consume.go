@@ -77,17 +77,20 @@ func (s *Store) Follow(ctx context.Context, u *pg.Unit, batch []event.Event, rai
 	return nil
 }
 
-// tell raises an intervention where a paid order cannot have its stock.
+// tell raises an intervention where a paid order cannot have its stock, and closes it where the order is undone.
 func tell(u *pg.Unit, raise Interventions, n stock.News, done stock.Settlement) {
 	x := inbox.Intervention{Kind: KindShort, Subject: n.OrderID, Tenant: n.Tenant, Trace: n.Trace}
 	detail := shortage{OrderID: n.OrderID, Missing: []shortageOfOne{}}
 	switch {
+	case done.Settled:
+		raise.Resolve(u, KindShort, n.OrderID, "the order was undone: "+n.Reason)
+		return
 	case n.Fact != stock.Paid:
 		return
 	case done.Foreign:
 		x.Reason = "the order is paid, but the reservation under its id belongs to another tenant"
 	case len(done.Short) > 0:
-		x.Reason = "the order is paid, but its reservation had been given up and the stock is short"
+		x.Reason = "the order is paid, its stock was not set aside any more, and there is too little left"
 		for _, m := range done.Short {
 			detail.Missing = append(detail.Missing, shortageOfOne{m.Product, m.Requested, m.Available})
 		}
@@ -135,8 +138,11 @@ func (s *Store) Confirm(ctx context.Context, u *pg.Unit, _ uuid.UUID, orderID st
 		return fmt.Errorf("lock reservation: %w", err)
 	}
 	r, ok := b.Reservation(orderID)
-	if !ok || len(r.Items) == 0 {
-		return problem.New(409, "not-redrivable", "There is no reservation under this order id that could be confirmed.")
+	switch {
+	case ok && r.State == stock.Confirmed:
+		return nil // driven before
+	case !ok || !r.Owed():
+		return problem.New(409, "not-redrivable", "The order of this id is not owed any stock of its own.")
 	}
 	done := b.Settle(stock.News{Fact: stock.Paid, OrderID: orderID, Tenant: r.Tenant, Items: r.Items})
 	if len(done.Short) > 0 {

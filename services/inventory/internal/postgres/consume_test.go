@@ -110,6 +110,39 @@ func TestPaidAfterRelease(t *testing.T) {
 	s.conserves()
 }
 
+// An order that waits for its stock and is undone must not get it by a redrive; nor may another tenant's reservation be
+// sold by one.
+func TestRedriveOfWhatIsNotOwed(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	confirm := func(id string) error {
+		return pg.Do(t.Context(), s.pool, func(ctx context.Context, u *pg.Unit) error {
+			return s.Confirm(ctx, u, uuid.New(), id)
+		})
+	}
+	s.mustFollow(paid("undone", mugs(101)))
+	if n := one[int](s, `SELECT count(*) FROM raised WHERE subject = 'undone'`); n != 1 {
+		t.Fatalf("%d interventions", n)
+	}
+	s.mustFollow(cancelled("undone", ""))
+	if n := one[int](s, `SELECT count(*) FROM raised WHERE subject = 'undone'`); n != 0 {
+		t.Errorf("%d interventions are left of an order that was undone", n)
+	}
+	s.exec(`UPDATE products SET on_hand = on_hand + 10 WHERE product_id = 'mug'`)
+	s.exec(`INSERT INTO stock_ledger (tenant, product_id, document, op, delta, balance) VALUES (1, 'mug', 'd', 'restocked', 10, 110)`)
+	s.reserve(hold("theirs", mugs(2)))
+	foreign := paid("theirs", mugs(2))
+	foreign.Tenant = 2
+	s.mustFollow(foreign)
+	for _, id := range []string{"undone", "theirs", "none"} {
+		if err := confirm(id); !problemIs(err, 409, "not-redrivable") {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	s.has("mug", 110, 2)
+	s.conserves()
+}
+
 func TestNothingToReserve(t *testing.T) {
 	t.Parallel()
 	s := open(t)

@@ -11,12 +11,12 @@ import (
 
 // Drift is a product whose row is not what ledger and reservations say.
 type Drift struct {
-	Tenant       int64
-	Product      string
-	OnHand       int64
-	Ledger       int64 // sum of the ledger, should be OnHand
-	Reserved     int64
-	Reservations int64 // sum of HELD and PINNED, should be Reserved
+	Tenant       int64  `json:"tenant"`
+	Product      string `json:"product_id"`
+	OnHand       int64  `json:"on_hand"`
+	Ledger       int64  `json:"ledger"` // its sum, should be OnHand
+	Reserved     int64  `json:"reserved"`
+	Reservations int64  `json:"reservations"` // sum of HELD and PINNED, should be Reserved
 }
 
 // Ledger finds drift, and keeps an intervention open for each product that has it.

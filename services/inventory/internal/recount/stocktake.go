@@ -33,12 +33,12 @@ const (
 
 // Line is one product of a stock-take that was compared.
 type Line struct {
-	Product    string
-	Counted    int64
-	Expected   int64 // by the system, at the time of the count
-	Difference int64 // Counted less Expected
-	Outcome    Outcome
-	OnHand     int64 // now
+	Product    string  `json:"product_id"`
+	Counted    int64   `json:"counted"`
+	Expected   int64   `json:"expected"`   // by the system, at the time of the count
+	Difference int64   `json:"difference"` // Counted less Expected
+	Outcome    Outcome `json:"outcome"`
+	OnHand     int64   `json:"on_hand"` // now
 }
 
 // Stock is what the system knows of a product.

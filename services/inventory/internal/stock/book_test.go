@@ -186,7 +186,7 @@ func TestConfirm(t *testing.T) {
 		{"never reserved and short", nil, []Item{{"mug", 11}}, Released, true, 10, 0},
 		{"of a product that is gone", nil, []Item{{"car", 1}}, Released, true, 10, 0},
 		{"other items than pinned", pinned, []Item{{"mug", 3}}, Confirmed, false, 7, 0},
-		{"other items, short", pinned, []Item{{"mug", 11}}, Pinned, true, 10, 2},
+		{"other items, short", pinned, []Item{{"mug", 11}}, Released, true, 10, 0},
 		{"returned before", func(b *Book) {
 			pinned(b)
 			b.Settle(news(Paid, "o", Item{"mug", 2}))
@@ -205,12 +205,33 @@ func TestConfirm(t *testing.T) {
 				t.Errorf("state %s, short %v; want %s, %v", r.State, done.Short, tt.state, tt.short)
 			}
 			count(t, b, "mug", tt.onHand, tt.reserved)
-			if tt.short && tt.state != Pinned {
+			if tt.short != r.Owed() {
+				t.Errorf("owed: %v", r.Owed())
+			}
+			if tt.short {
 				if diff := cmp.Diff(tt.items, r.Items); diff != "" {
 					t.Errorf("items are not kept for another try: %s", diff)
 				}
 			}
 		})
+	}
+}
+
+// An order that is owed its stock and then undone is owed nothing any more.
+func TestUndoneWhileOwed(t *testing.T) {
+	for _, f := range []Fact{Closed, GoodsBack} {
+		b := shelves()
+		b.Settle(news(Paid, "o", Item{"mug", 11}))
+		if got := b.Settle(news(f, "o")); !got.Settled || got.State != Released {
+			t.Errorf("%s: %+v", f, got)
+		}
+		if r, _ := b.Reservation("o"); r.Owed() {
+			t.Errorf("%s: still owed", f)
+		}
+		if got := b.Settle(news(f, "o")); got.Settled {
+			t.Errorf("%s again: %+v", f, got)
+		}
+		count(t, b, "mug", 10, 0)
 	}
 }
 

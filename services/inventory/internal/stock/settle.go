@@ -2,6 +2,9 @@ package stock
 
 import "slices"
 
+// ReasonOwed marks the tombstone of an order that is paid and could not have its items.
+const ReasonOwed = "stock_short"
+
 // News is a fact about an order that is not a reservation.
 type News struct {
 	Fact    Fact
@@ -18,6 +21,7 @@ type Settlement struct {
 	State   State      // afterwards
 	Foreign bool       // the reservation under this id is another tenant's; nothing was changed
 	Short   []Shortage // of Paid: the order is paid and this is missing; a person must see to it
+	Settled bool       // the order was owed its items, and is not any more
 }
 
 // Settle applies one fact. Whatever the order of arrival, a fact that comes too late or twice changes nothing.
@@ -31,6 +35,11 @@ func (b *Book) Settle(n News) Settlement {
 		from = r.State
 	}
 	to, verdict := Next(from, n.Fact)
+	if exists && r.Owed() && (n.Fact == Closed || n.Fact == GoodsBack) {
+		// Undone after all: trying the intervention again must not sell stock to a dead order.
+		b.row(n.OrderID, n.Tenant).Reason = n.Reason
+		return Settlement{Verdict: verdict, State: from, Settled: true}
+	}
 	if verdict != Moves {
 		return Settlement{Verdict: verdict, State: from}
 	}
@@ -66,35 +75,43 @@ func (b *Book) giveUp(r *Reservation, from, to State, n News) {
 }
 
 // confirm takes the paid items off the shelf. What was set aside for them is used; where it was given up, or was set
-// aside for other items, they are taken anew in the same decision. Where that is not possible nothing moves, but the row
-// keeps the order's items, so that the intervention can be tried again.
+// aside for other items, they are taken anew in the same decision. Where that is not possible the order ends as a
+// tombstone that keeps its items, so that the intervention can be tried again.
 func (b *Book) confirm(n News, from State) Settlement {
 	var old []Item
 	if r := b.orders[n.OrderID]; r != nil && from.Reserving() {
 		old = r.Items
 	}
-	items := n.Items
 	b.reserve(n.Tenant, old, -1)
-	if !slices.Equal(old, items) {
-		if short := b.short(n.Tenant, items); len(short) > 0 {
-			b.reserve(n.Tenant, old, +1)
-			if !from.Reserving() {
-				r := b.row(n.OrderID, n.Tenant)
-				r.Items, r.Total, r.Currency = items, 0, ""
-				if from == None {
-					b.set(r, Released)
-					r.Reason = ReasonOutOfStock
-				}
-			}
-			return Settlement{Verdict: Moves, State: from, Short: short}
+	if !slices.Equal(old, n.Items) {
+		if short := b.short(n.Tenant, n.Items); len(short) > 0 {
+			return Settlement{Verdict: Moves, State: b.owe(n, from), Short: short}
 		}
 	}
 	r := b.row(n.OrderID, n.Tenant)
-	if !slices.Equal(r.Items, items) || r.Currency == "" {
-		r.Items = items
-		r.Total, r.Currency, _, _ = b.price(n.Tenant, items)
+	if !slices.Equal(r.Items, n.Items) || r.Currency == "" {
+		r.Items = n.Items
+		r.Total, r.Currency, _, _ = b.price(n.Tenant, n.Items)
 	}
 	b.set(r, Confirmed)
+	r.Reason = ""
 	b.move(r, Sold, -1, n.Trace)
 	return Settlement{Verdict: Moves, State: Confirmed}
 }
+
+// owe makes the order a tombstone that is owed its items.
+func (b *Book) owe(n News, from State) State {
+	r := b.row(n.OrderID, n.Tenant)
+	if from.Reserving() {
+		old := r.Items
+		b.set(r, Released)
+		b.note(r, NoteReleased, n.Trace, Note{Items: old, Reason: ReasonOwed})
+	} else if from == None {
+		b.set(r, Released)
+	}
+	r.Items, r.Total, r.Currency, r.Reason = n.Items, 0, "", ReasonOwed
+	return r.State
+}
+
+// Owed says that the order is paid and still waits for its items.
+func (r Reservation) Owed() bool { return r.Reason == ReasonOwed && !r.State.Reserving() }
