@@ -94,12 +94,11 @@ func variables(cfg reflect.Value, values bool) []variable {
 	var out []variable
 	for i := range cfg.NumField() {
 		field, value := cfg.Type().Field(i), cfg.Field(i)
-		if field.Anonymous && value.Kind() == reflect.Struct {
-			out = append(out, variables(value, values)...)
-			continue
-		}
 		tag, ok := field.Tag.Lookup("env")
-		if !ok || !field.IsExported() {
+		if !ok {
+			if value.Kind() == reflect.Struct && field.IsExported() {
+				out = append(out, variables(value, values)...)
+			}
 			continue
 		}
 		name, options, _ := strings.Cut(tag, ",")

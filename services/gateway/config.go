@@ -21,7 +21,7 @@ type Config struct {
 
 // Limits are the policies that an operator may turn.
 type Limits struct {
-	Rate     int `env:"RATE_PER_SECOND,default=500" usage:"requests per second and principal; 0: unlimited"`
+	Rate     int `env:"RATE_PER_SECOND,default=2000" usage:"requests per second and principal; 0: unlimited"`
 	Login    int `env:"LOGIN_PER_MINUTE,default=10" usage:"failed logins per minute and address"`
 	Replicas int `env:"GATEWAY_REPLICAS,default=1" usage:"gateways that share a budget while Redis is away"`
 }
