@@ -47,6 +47,7 @@ func (k *keeper) run(ctx context.Context) {
 		if !time.Now().Before(next) {
 			next = time.Now().Add(keepEvery)
 			if err := k.tidy(ctx); err != nil && ctx.Err() == nil {
+				next = time.Now() // at the next gauge
 				k.Log.Warn("partitions not kept", zap.Error(err))
 			}
 		}
@@ -95,7 +96,7 @@ func (k *keeper) tidy(ctx context.Context) error {
 			case work && h.Before(since):
 				since = h
 			case !work && h.Add(time.Hour+keep).Before(now):
-				if _, err := c.Exec(ctx, `DROP TABLE `+name); err != nil {
+				if err := alter(ctx, c.Conn(), `DROP TABLE `+name); err != nil {
 					return fmt.Errorf("drop %s: %w", name, err)
 				}
 			}
@@ -114,18 +115,22 @@ func (k *keeper) tidy(ctx context.Context) error {
 	})
 }
 
-// create makes a partition and attaches it, which locks the table against less than making it in place would. Where rows
-// of the hour lie in the default partition already it cannot be attached, and is not needed.
+// create makes a partition. Where rows of the hour lie in the default partition already it cannot be, and need not.
 func create(ctx context.Context, c *pgx.Conn, name string, from time.Time) error {
-	sql := strings.NewReplacer("$name", name, "$from", from.Format(time.RFC3339), "$to", from.Add(time.Hour).Format(time.RFC3339)).Replace(`
-		CREATE TABLE $name (LIKE outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE) WITH (fillfactor = 80,
-			autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
-		ALTER TABLE outbox ATTACH PARTITION $name FOR VALUES FROM ('$from') TO ('$to');`)
-	_, err := c.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol) // one transaction
+	err := alter(ctx, c, strings.NewReplacer("$name", name, "$from", from.Format(time.RFC3339), "$to", from.Add(time.Hour).Format(time.RFC3339)).Replace(`
+		CREATE TABLE $name PARTITION OF outbox FOR VALUES FROM ('$from') TO ('$to')
+		WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0)`))
 	if err != nil && !pg.Permanent(err) {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
 	return nil
+}
+
+// alter changes the set of partitions. Nobody writes to the table meanwhile: attaching a partition would lock less, but has
+// writers on their way to the default partition fail. It gives way after half a second, for writers queue behind it.
+func alter(ctx context.Context, c *pgx.Conn, sql string) error {
+	_, err := c.Exec(ctx, `SET LOCAL lock_timeout = '500ms'; `+sql, pgx.QueryExecModeSimpleProtocol) // one transaction
+	return err
 }
 
 // gauge measures what waits. The limit keeps a long backlog from being counted row by row each time.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,4 +177,54 @@ func TestFailedBatchesAreSentAgainInTheirSequence(t *testing.T) {
 	if got := b.check(t); got != keys*each {
 		t.Errorf("published %d of %d events", got, keys*each)
 	}
+}
+
+// BenchmarkRelay is the way from Add to the acknowledgement, per event: transactions of twenty events of twenty keys against
+// PostgreSQL and a broker in this process.
+func BenchmarkRelay(b *testing.B) {
+	pool, url := testkit.Postgres(b, outbox.Migrations)
+	brokers, _ := testkit.Kafka(b)
+	producer, err := stream.NewProducer(b.Context(), stream.Config{Brokers: brokers, ClientID: "bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer producer.Close()
+	o := outbox.New(outbox.Options{Source: "order", Pool: pool, DatabaseURL: url, Producer: producer})
+	ctx, cancel := context.WithCancel(b.Context())
+	var relay, writers sync.WaitGroup
+	relay.Go(func() { _ = o.Run(ctx) })
+	const each = 20
+	data := wrapperspb.String(strings.Repeat("x", 120))
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range 3 {
+		writers.Go(func() {
+			for {
+				n := next.Add(1)
+				if n*each > int64(b.N)+each {
+					return
+				}
+				err := pg.Do(ctx, pool, func(ctx context.Context, u *pg.Unit) error {
+					for i := range each {
+						o.Add(u, event.New(ctx, event.OrderCreated, fmt.Sprintf("0192f0c1-2b3c-7d4e-%04d-%012d", i, n), 1, 1, data))
+					}
+					return nil
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	testkit.Eventually(b, time.Minute, func() bool {
+		var n int
+		err := pool.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM outbox WHERE published_at IS NULL LIMIT 1) AS x`).Scan(&n)
+		return err == nil && n == 0
+	}, "all rows published")
+	b.StopTimer()
+	cancel()
+	relay.Wait()
 }

@@ -21,6 +21,19 @@ CREATE INDEX outbox_unpublished ON outbox (id) WHERE published_at IS NULL;
 -- want of housekeeping.
 CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
 
+-- +goose StatementBegin
+-- The first ones, so that the table need not be altered while the first rows come.
+DO $$
+DECLARE h timestamptz;
+BEGIN
+    FOR h IN SELECT date_trunc('hour', now(), 'UTC') + n * interval '1 hour' FROM generate_series(0, 3) AS n LOOP
+        EXECUTE format('CREATE TABLE %I PARTITION OF outbox FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 80,
+            autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0)',
+            'outbox_p' || to_char(h AT TIME ZONE 'UTC', 'YYYYMMDDHH24'), h, h + interval '1 hour');
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
 -- Who relays. The advisory lock decides; this row shows whether its holder still lives.
 CREATE TABLE relays (
     name        text COLLATE "C" PRIMARY KEY,
