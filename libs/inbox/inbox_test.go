@@ -544,19 +544,41 @@ func TestAZombieHasNoEffect(t *testing.T) {
 // A unique violation that was lost to another consumer is a duplicate on the second look.
 func TestALostRaceIsNotPoison(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	b.exec(`CREATE UNIQUE INDEX ON effects (event_id)`)
-	other := b.another(nil)
-	var once sync.Once
-	b.in = b.another(func([]event.Event) {
-		once.Do(func() {
-			if err := other.Consume(context.Background(), records(ev("o-1", 1), ev("o-2", 1))); err != nil {
-				t.Error(err)
+	for _, batch := range [][]event.Event{{ev("o-1", 1)}, {ev("o-1", 1), ev("o-2", 1)}} {
+		t.Run(fmt.Sprintf("%d events", len(batch)), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.exec(`CREATE UNIQUE INDEX ON effects (event_id)`)
+			other := b.another(nil)
+			var once sync.Once
+			b.in = b.another(func([]event.Event) {
+				once.Do(func() {
+					if err := other.Consume(context.Background(), records(batch...)); err != nil {
+						t.Error(err)
+					}
+				})
+			})
+			b.consume(batch...)
+			if n := query[int](b, `SELECT count(*) FROM effects`)[0]; n != len(batch) {
+				t.Errorf("%d effects of %d events", n, len(batch))
 			}
+			b.parked()
 		})
-	})
-	b.consume(ev("o-1", 1), ev("o-2", 1))
-	b.applied("o-1/1", "o-2/1")
+	}
+}
+
+func TestWhatWasAppliedIsNotParked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.consume(ev("o-1", 1), ev("o-1", 2))
+	for _, e := range []event.Event{ev("o-1", 1), ev("o-1", 2)} {
+		if err := b.in.park(t.Context(), poison, e, "bad"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.in.park(t.Context(), gap, ev("o-1", 3), "its predecessor came just now"); err != nil {
+		t.Fatal(err)
+	}
 	b.parked()
 }
 
