@@ -22,9 +22,10 @@ import (
 )
 
 const (
-	// drainTimeout and stopTimeout together stay below 30 s, what orchestrators grant before they kill.
+	// Consumers (stopTimeout), requests (drainTimeout), the other processes (stopTimeout) and spans together have 30 s, what
+	// orchestrators grant before they kill.
 	drainTimeout = 20 * time.Second
-	stopTimeout  = 8 * time.Second
+	stopTimeout  = 4 * time.Second
 	flushTimeout = 2 * time.Second
 	exitSignal   = 130 // what a shell reports for a process that SIGINT ended
 )
@@ -157,7 +158,7 @@ func (s *Service) Development() bool { return s.base.Development() }
 func (s *Service) Draining() <-chan struct{} { return s.draining }
 
 // Go adds a process that runs while the service does. It starts with Serve; when it returns an error, the service ends. At the end its ctx is
-// cancelled and it has 8 s to return. Processes stop in reverse order, after the public server.
+// cancelled and it has 4 s to return. Processes stop in reverse order, after the public server.
 func (s *Service) Go(name string, f func(ctx context.Context) error) {
 	s.add(&process{name: name, run: f})
 }
@@ -218,7 +219,8 @@ func (s *Service) stop(first bool) {
 	s.mu.Lock()
 	processes := append([]*process(nil), s.processes...)
 	s.mu.Unlock()
-	deadline := time.After(stopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
 	for i := len(processes) - 1; i >= 0; i-- {
 		p := processes[i]
 		if p.first != first {
@@ -227,9 +229,8 @@ func (s *Service) stop(first bool) {
 		p.stop()
 		select {
 		case <-p.done:
-		case <-deadline:
+		case <-ctx.Done():
 			s.Log.Error("process does not stop", zap.String("process", p.name))
-			return
 		}
 	}
 }
