@@ -17,9 +17,7 @@ import (
 	"github.com/waybill-dev/waybill/libs/testkit"
 )
 
-func TestHTTP(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+func overHTTP(t *testing.T, w *world) {
 	url, _ := w.start()
 	t.Run("bad input", func(t *testing.T) { badInput(t, w, url) })
 	t.Run("idempotency", func(t *testing.T) { idempotency(t, w, url) })
@@ -33,7 +31,6 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("openapi.yaml: %d", resp.StatusCode)
 		}
 	})
-	w.balanced(t)
 }
 
 // badInput is RELIABILITY's table for the endpoints of this service: each row an input and the one answer that it may have.

@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sethvargo/go-envconfig"
@@ -61,10 +65,10 @@ type world struct {
 	hold   map[string]func() // payments that wait for the test
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, contract *testkit.Contract) *world {
 	pool, url := testkit.Postgres(t, outbox.Migrations, inbox.Migrations, postgres.Migrations)
 	brokers, _ := testkit.Kafka(t)
-	w := &world{t: t, pool: pool, issuer: testkit.Identity(t), contract: testkit.OpenAPI(t, "openapi.yaml"),
+	w := &world{t: t, pool: pool, issuer: testkit.Identity(t), contract: contract,
 		seq: map[string]int64{}, orders: map[string]*orderv1.OrderCreated{}, told: map[string][]event.Event{}, last: map[string]int64{},
 		asked: map[string]int{}, city: map[string]string{}, hold: map[string]func(){}}
 	others := httptest.NewServer(w.others())
@@ -460,4 +464,86 @@ func timeline(doc map[string]any) []string {
 		out = append(out, fmt.Sprint(m["event"], " ", m["status"]))
 	}
 	return out
+}
+
+// proxy stands between the service and its database, and can be shut.
+type proxy struct {
+	url string
+
+	mu    sync.Mutex
+	shut  bool
+	conns map[net.Conn]struct{}
+}
+
+func newProxy(t testing.TB, database string) *proxy {
+	config, err := pgx.ParseConfig(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	network, target := pgconn.NetworkAddress(config.Host, config.Port)
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = l.Addr().String()
+	q := u.Query()
+	q.Del("host")
+	q.Del("port")
+	u.RawQuery = q.Encode()
+	p := &proxy{url: u.String(), conns: map[net.Conn]struct{}{}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.mu.Lock()
+			if p.shut {
+				p.mu.Unlock()
+				in.Close()
+				continue
+			}
+			out, err := net.Dial(network, target)
+			if err != nil {
+				p.mu.Unlock()
+				in.Close()
+				continue
+			}
+			p.conns[in], p.conns[out] = struct{}{}, struct{}{}
+			p.mu.Unlock()
+			for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+				go func() {
+					_, _ = io.Copy(pair[0], pair[1])
+					pair[0].Close()
+					pair[1].Close()
+				}()
+			}
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done; p.close() })
+	return p
+}
+
+// close cuts every connection and refuses new ones.
+func (p *proxy) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
+	for c := range p.conns {
+		c.Close()
+	}
+	clear(p.conns)
+}
+
+// open lets connections through again.
+func (p *proxy) open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = false
 }
