@@ -165,14 +165,14 @@ func (l *lorry) report(p parcel, states []string) {
 	}
 }
 
-// start runs a replica of the service and returns its address.
+// start runs a replica of the service, waits until it is ready and returns its address.
 func start(t *testing.T, env map[string]string) (addr string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	addrs, done := make(chan string, 1), make(chan error, 1)
+	services, done := make(chan *service.Service, 1), make(chan error, 1)
 	go func() {
 		done <- service.Run(ctx, "shipping", envconfig.MapLookuper(env), func(ctx context.Context, s *service.Service, cfg Config) error {
-			addrs <- s.Addr()
+			services <- s
 			return run(ctx, s, cfg)
 		})
 	}()
@@ -184,11 +184,13 @@ func start(t *testing.T, env map[string]string) (addr string, stop func()) {
 	})
 	t.Cleanup(stop)
 	select {
-	case addr = <-addrs:
+	case s := <-services:
+		testkit.Eventually(t, 30*time.Second, func() bool { return s.Ready(t.Context()) == nil }, "the service is ready")
+		return s.Addr(), stop
 	case err := <-done:
 		t.Fatalf("the service did not start: %v", err)
 	}
-	return addr, stop
+	return "", nil
 }
 
 var items = []*orderv1.Item{{ProductId: "sku-0001", Quantity: 2}}

@@ -146,13 +146,19 @@ func (d *Delivery) another() {
 	}
 }
 
+// claim is not cut short by the way down: what was claimed without our knowing would wait for the end of its lease. What
+// is claimed and cannot be sent any more is settled as not tried, and free at once.
+func (d *Delivery) claim(ctx context.Context) ([]notice.Notice, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	return d.Queue.Claim(ctx, batch)
+}
+
 // turn sends one batch and says how many messages it had.
 func (d *Delivery) turn(ctx context.Context) int {
-	claimed, err := d.Queue.Claim(ctx, batch)
+	claimed, err := d.claim(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			d.Log.Warn("queue not readable", zap.Error(err))
-		}
+		d.Log.Warn("queue not readable", zap.Error(err))
 		return 0
 	}
 	if len(claimed) == 0 {

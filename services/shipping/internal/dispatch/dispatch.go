@@ -36,6 +36,8 @@ const (
 	maxPause   = 30 * time.Second
 	// pollPause is the pause after a poll that brought nothing. The store lengthens it with the age of the last news.
 	pollPause = 5 * time.Second
+	// claimTimeout bounds the queue's statements: a service has 8 s to stop its processes.
+	claimTimeout = 3 * time.Second
 	// countEvery is how often the backlog is counted.
 	countEvery = 10 * time.Second
 )
@@ -106,15 +108,16 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			d.count(ctx)
 			counted = time.Now()
 		}
-		claimed, err := d.queue.Claim(ctx, claimSize)
-		if err != nil && ctx.Err() == nil {
+		claimed, err := d.claim(ctx)
+		if err != nil {
 			d.log.Warn("queue not readable", zap.Error(err))
 		}
-		for _, s := range claimed {
+		for i, s := range claimed {
 			select {
 			case slots <- struct{}{}:
 			case <-ctx.Done():
-				return nil // what was not called goes back with its lease
+				d.giveBack(ctx, claimed[i:])
+				return nil
 			}
 			calls.Go(func() {
 				defer func() { <-slots }()
@@ -128,6 +131,28 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		timer.Reset(pause)
 	}
+}
+
+// claim is not cut short by the way down: what was claimed without our knowing would wait for the end of its lease.
+func (d *Dispatcher) claim(ctx context.Context) ([]shipment.Shipment, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
+	defer cancel()
+	return d.queue.Claim(ctx, claimSize)
+}
+
+// giveBack lets another process have at once what this one has claimed and will not call.
+func (d *Dispatcher) giveBack(ctx context.Context, claimed []shipment.Shipment) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, s := range claimed {
+		all.Go(func() {
+			if _, err := d.intake.Apply(ctx, shipment.Change{Report: shipment.Report{Key: s.Key}, Again: time.Millisecond}); err != nil {
+				d.log.Warn("claim not given back", zap.String("order_id", s.OrderID), zap.Int32("attempt", s.Attempt), zap.Error(err))
+			}
+		})
+	}
+	all.Wait()
 }
 
 func (d *Dispatcher) call(ctx context.Context, s shipment.Shipment) {
