@@ -3,6 +3,7 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,57 +12,50 @@ import (
 	"github.com/waybill-dev/waybill/libs/event"
 )
 
-// The headers of the envelope: CloudEvents 1.0 in Kafka's binary mode
+// The headers of the envelope in the order in which Encode writes them: CloudEvents 1.0 in Kafka's binary mode
 // (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md), the extensions
 // ce_tenantid and ce_aggregateseq, and W3C trace context.
 const (
-	headerSpecVersion = "ce_specversion"
-	headerID          = "ce_id"
-	headerSource      = "ce_source"
-	headerType        = "ce_type"
-	headerTime        = "ce_time"
-	headerSubject     = "ce_subject"
-	headerTenant      = "ce_tenantid"
-	headerSeq         = "ce_aggregateseq"
-	headerContentType = "content-type"
-	headerTraceparent = "traceparent"
+	headerSpecVersion = iota
+	headerID
+	headerSource
+	headerType
+	headerTime
+	headerSubject
+	headerTenant
+	headerSeq
+	headerContentType
+	headerTraceparent
+	headers
 )
 
-// headerNames in the order in which Encode writes them.
-var headerNames = [...]string{
-	headerSpecVersion, headerID, headerSource, headerType, headerTime, headerSubject, headerTenant, headerSeq,
-	headerContentType, headerTraceparent,
+var headerNames = [headers]string{
+	"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_tenantid", "ce_aggregateseq", "content-type", "traceparent",
 }
 
-const (
-	specVersion = "1.0"
-	contentType = "application/protobuf"
-	// timeLayout is RFC 3339 with as much of the fraction as there is.
-	timeLayout = time.RFC3339Nano
-)
-
 // What is the same in every record is shared by all of them; nobody writes to it.
-var (
-	specVersionValue = []byte(specVersion)
-	contentTypeValue = []byte(contentType)
-)
+var specVersion, contentType = []byte("1.0"), []byte("application/protobuf")
+
+// timeLayout is RFC 3339 with as much of the fraction as there is.
+const timeLayout = time.RFC3339Nano
 
 // Encode makes the record of an event. Its key is the subject, so that events about one thing stay in order.
 func Encode(e event.Event) Message {
 	// One allocation holds what differs from record to record; the headers are slices of it.
 	b := make([]byte, 0, 36+len(e.Source)+len(e.Type)+len(timeLayout)+len(e.Subject)+2*20+len(e.Traceparent))
-	h := make([]Header, len(headerNames))
-	for i, name := range headerNames {
+	h := make([]Header, headers)
+	for i := range h {
 		start := len(b)
-		switch name {
+		switch i {
 		case headerSpecVersion:
-			h[i] = Header{name, specVersionValue}
+			h[i] = Header{headerNames[i], specVersion}
 			continue
 		case headerContentType:
-			h[i] = Header{name, contentTypeValue}
+			h[i] = Header{headerNames[i], contentType}
 			continue
 		case headerID:
-			b = appendUUID(b, e.ID)
+			text, _ := e.ID.MarshalText() // never fails
+			b = append(b, text...)
 		case headerSource:
 			b = append(b, e.Source...)
 		case headerType:
@@ -77,19 +71,13 @@ func Encode(e event.Event) Message {
 		case headerTraceparent:
 			b = append(b, e.Traceparent...)
 		}
-		h[i] = Header{name, b[start:len(b):len(b)]}
+		h[i] = Header{headerNames[i], b[start:len(b):len(b)]}
 	}
-	return Message{Topic: e.Type.Topic(), Key: h[5].Value, Value: e.Data, Headers: h, Time: e.Time}
+	return Message{Topic: e.Type.Topic(), Key: h[headerSubject].Value, Value: e.Data, Headers: h, Time: e.Time}
 }
 
-// appendUUID appends the 36 characters of id.
-func appendUUID(b []byte, id uuid.UUID) []byte {
-	text, _ := id.MarshalText() // never fails
-	return append(b, text...)
-}
-
-// errEnvelope says why a record is no event.
-func errEnvelope(format string, args ...any) error {
+// malformed says why a record is no event.
+func malformed(format string, args ...any) error {
 	return fmt.Errorf("decode record: %w: %s", event.ErrMalformed, fmt.Sprintf(format, args...))
 }
 
@@ -97,39 +85,30 @@ func errEnvelope(format string, args ...any) error {
 // that the catalogue does not know is not an error here; whoever handles the event decides about it.
 func DecodeMessage(m Message) (event.Event, error) {
 	var e event.Event
-	var seen [len(headerNames)]bool
+	var seen [headers]bool
 	for _, h := range m.Headers {
-		i := headerIndex(h.Key)
+		i := slices.Index(headerNames[:], h.Key)
 		if i < 0 {
 			continue // other extensions are none of our business
 		}
 		if seen[i] {
-			return event.Event{}, errEnvelope("header %s stands twice", h.Key)
+			return event.Event{}, malformed("header %s stands twice", h.Key)
 		}
 		seen[i] = true
-		if err := setAttribute(&e, h); err != nil {
-			return event.Event{}, errEnvelope("header %s: %v", h.Key, err)
+		if err := setAttribute(&e, i, h.Value); err != nil {
+			return event.Event{}, malformed("header %s: %v", h.Key, err)
 		}
 	}
 	for i, ok := range seen {
 		if !ok {
-			return event.Event{}, errEnvelope("header %s is missing", headerNames[i])
+			return event.Event{}, malformed("header %s is missing", headerNames[i])
 		}
 	}
 	if string(m.Key) != e.Subject {
-		return event.Event{}, errEnvelope("key %q is not the subject %q", m.Key, e.Subject)
+		return event.Event{}, malformed("key %q is not the subject %q", m.Key, e.Subject)
 	}
 	e.Data = m.Value
 	return e, nil
-}
-
-func headerIndex(key string) int {
-	for i, name := range headerNames {
-		if name == key {
-			return i
-		}
-	}
-	return -1
 }
 
 var (
@@ -138,46 +117,41 @@ var (
 	errPositive = errors.New("not a positive number")
 )
 
-// setAttribute reads one header of the envelope into e.
-func setAttribute(e *event.Event, h Header) (err error) {
-	switch h.Key {
+// setAttribute reads the i-th header of the envelope into e.
+func setAttribute(e *event.Event, i int, value []byte) (err error) {
+	switch i {
 	case headerSpecVersion:
-		if string(h.Value) != specVersion {
+		if string(value) != string(specVersion) {
 			return errUnknown
 		}
 	case headerContentType:
-		if string(h.Value) != contentType {
+		if string(value) != string(contentType) {
 			return errUnknown
 		}
 	case headerID:
-		e.ID, err = uuid.ParseBytes(h.Value)
+		e.ID, err = uuid.ParseBytes(value)
 	case headerSource:
-		e.Source, err = text(h.Value)
+		e.Source = string(value)
 	case headerType:
-		var s string
-		s, err = text(h.Value)
-		e.Type = event.Type(s)
+		e.Type = event.Type(value)
 	case headerTime:
-		e.Time, err = time.Parse(timeLayout, string(h.Value))
+		e.Time, err = time.Parse(timeLayout, string(value))
 		e.Time = e.Time.UTC()
 	case headerSubject:
-		e.Subject, err = text(h.Value)
+		e.Subject = string(value)
 	case headerTenant:
-		e.Tenant, err = strconv.ParseInt(string(h.Value), 10, 64)
+		e.Tenant, err = strconv.ParseInt(string(value), 10, 64)
 	case headerSeq:
-		e.Seq, err = strconv.ParseInt(string(h.Value), 10, 64)
+		e.Seq, err = strconv.ParseInt(string(value), 10, 64)
 		if err == nil && e.Seq < 1 {
 			err = errPositive
 		}
 	case headerTraceparent:
-		e.Traceparent = string(h.Value)
+		e.Traceparent = string(value)
+		return nil // may be empty
+	}
+	if len(value) == 0 {
+		return errEmpty
 	}
 	return err
-}
-
-func text(b []byte) (string, error) {
-	if len(b) == 0 {
-		return "", errEmpty
-	}
-	return string(b), nil
 }

@@ -76,9 +76,9 @@ func TestDecodeRefusesWhatIsNoEnvelope(t *testing.T) {
 	otherKey.Key = []byte("o-2")
 	tests := map[string]Message{
 		"nothing": {}, "twice": func() Message { m := Encode(sample()); m.Headers = append(m.Headers, m.Headers[3]); return m }(),
-		"another key": otherKey, "old version": with(headerSpecVersion, "0.3"), "json": with(headerContentType, "application/json"),
-		"no uuid": with(headerID, "7"), "no time": with(headerTime, "yesterday"), "no number": with(headerSeq, "one"),
-		"sequence 0": with(headerSeq, "0"), "no tenant": with(headerTenant, ""), "no type": with(headerType, ""), "no source": with(headerSource, ""),
+		"another key": otherKey, "old version": with(headerNames[headerSpecVersion], "0.3"), "json": with(headerNames[headerContentType], "application/json"),
+		"no uuid": with(headerNames[headerID], "7"), "no time": with(headerNames[headerTime], "yesterday"), "no number": with(headerNames[headerSeq], "one"),
+		"sequence 0": with(headerNames[headerSeq], "0"), "no tenant": with(headerNames[headerTenant], ""), "no type": with(headerNames[headerType], ""), "no source": with(headerNames[headerSource], ""),
 	}
 	for _, name := range headerNames {
 		tests["without "+name] = without(name)
@@ -93,7 +93,7 @@ func TestDecodeRefusesWhatIsNoEnvelope(t *testing.T) {
 	if _, err := DecodeMessage(foreign); err != nil {
 		t.Errorf("another extension is refused: %v", err)
 	}
-	if e, err := DecodeMessage(with(headerType, "order.unheard_of")); err != nil || e.Type != "order.unheard_of" {
+	if e, err := DecodeMessage(with(headerNames[headerType], "order.unheard_of")); err != nil || e.Type != "order.unheard_of" {
 		t.Errorf("an unknown type is not the codec's to refuse: %v", err)
 	}
 }

@@ -23,7 +23,7 @@ type Message struct {
 }
 
 // headerKeys are headerNames as the client library wants them. Every record shares them.
-var headerKeys = func() (keys [len(headerNames)][]byte) {
+var headerKeys = func() (keys [headers][]byte) {
 	for i, name := range headerNames {
 		keys[i] = []byte(name)
 	}
@@ -32,7 +32,7 @@ var headerKeys = func() (keys [len(headerNames)][]byte) {
 
 // keyBytes is the key of the i-th header of a record. Those of the envelope stand in Encode's order and cost nothing.
 func keyBytes(i int, key string) []byte {
-	if i < len(headerNames) && headerNames[i] == key {
+	if i < headers && headerNames[i] == key {
 		return headerKeys[i]
 	}
 	return []byte(key)
@@ -40,11 +40,8 @@ func keyBytes(i int, key string) []byte {
 
 // keyString is the way back.
 func keyString(i int, key []byte) string {
-	if i < len(headerNames) && headerNames[i] == string(key) {
+	if i < headers && headerNames[i] == string(key) {
 		return headerNames[i]
-	}
-	if n := headerIndex(string(key)); n >= 0 {
-		return headerNames[n]
 	}
 	return string(key)
 }
@@ -55,16 +52,16 @@ func received(records []*sarama.ConsumerMessage) []Message {
 	for _, r := range records {
 		n += len(r.Headers)
 	}
-	headers := make([]Header, 0, n)
+	all := make([]Header, 0, n)
 	batch := make([]Message, len(records))
 	for i, r := range records {
-		start := len(headers)
+		start := len(all)
 		for j, h := range r.Headers {
-			headers = append(headers, Header{keyString(j, h.Key), h.Value})
+			all = append(all, Header{keyString(j, h.Key), h.Value})
 		}
 		batch[i] = Message{
 			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value,
-			Headers: headers[start:len(headers):len(headers)], Time: r.Timestamp,
+			Headers: all[start:len(all):len(all)], Time: r.Timestamp,
 		}
 	}
 	return batch
