@@ -14,16 +14,16 @@ import (
 
 // ruleBody is a rule as it is sent and shown. Delay is written as Go writes durations: "1.5s".
 type ruleBody struct {
-	ID          string  `json:"id,omitempty"`
+	ID          string  `json:"id,omitzero"`
 	Target      string  `json:"target"`
-	Match       string  `json:"match,omitempty"`
-	Status      int     `json:"status,omitempty"`
-	Delay       string  `json:"delay,omitempty"`
-	Timeout     bool    `json:"timeout,omitempty"`
-	AfterEffect bool    `json:"after_effect,omitempty"`
-	Outcome     string  `json:"outcome,omitempty"`
-	Count       int     `json:"count,omitempty"`
-	Rate        float64 `json:"rate,omitempty"`
+	Match       string  `json:"match,omitzero"`
+	Status      int     `json:"status,omitzero"`
+	Delay       string  `json:"delay,omitzero"`
+	Timeout     bool    `json:"timeout,omitzero"`
+	AfterEffect bool    `json:"after_effect,omitzero"`
+	Outcome     string  `json:"outcome,omitzero"`
+	Count       int     `json:"count,omitzero"`
+	Rate        float64 `json:"rate,omitzero"`
 }
 
 type rulesBody struct {
@@ -35,7 +35,7 @@ func (a *API) listFaults(w http.ResponseWriter, _ *http.Request) error {
 	for _, r := range a.Faults.List() {
 		out.Rules = append(out.Rules, show(r))
 	}
-	return write(w, http.StatusOK, out)
+	return problem.JSON(w, http.StatusOK, out)
 }
 
 func (a *API) replaceFaults(w http.ResponseWriter, r *http.Request) error {
@@ -64,7 +64,7 @@ func (a *API) addFault(w http.ResponseWriter, r *http.Request) error {
 	}
 	rule = a.Faults.Add(rule)
 	w.Header().Set("Location", "/faults/"+rule.ID)
-	return write(w, http.StatusCreated, show(rule))
+	return problem.JSON(w, http.StatusCreated, show(rule))
 }
 
 func (a *API) clearFaults(w http.ResponseWriter, _ *http.Request) error {

@@ -1,6 +1,10 @@
 package httpapi
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/waybill-dev/waybill/libs/problem"
+)
 
 type list struct {
 	Items any   `json:"items"`
@@ -16,7 +20,7 @@ func (a *API) readLedger(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return write(w, http.StatusOK, list{es, last})
+	return problem.JSON(w, http.StatusOK, list{es, last})
 }
 
 func (a *API) readMailbox(w http.ResponseWriter, r *http.Request) error {
@@ -25,5 +29,5 @@ func (a *API) readMailbox(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ms, last := a.Mailbox.Read(r.URL.Query().Get("to"), after, limit)
-	return write(w, http.StatusOK, list{ms, last})
+	return problem.JSON(w, http.StatusOK, list{ms, last})
 }

@@ -3,7 +3,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -52,7 +51,7 @@ func (a *API) Routes() http.Handler {
 	r.Delete("/faults", problem.Handler(a.clearFaults))
 	r.Delete("/faults/{id}", problem.Handler(a.deleteFault))
 	r.Get("/health", problem.Handler(func(w http.ResponseWriter, _ *http.Request) error {
-		return write(w, http.StatusOK, map[string]string{"status": "ok"})
+		return problem.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	}))
 	r.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
@@ -97,7 +96,7 @@ func serve(w http.ResponseWriter, r *http.Request, f fault.Rule, effect func() (
 		lost()
 		return ctx.Err()
 	}
-	return write(w, a.status, a.body)
+	return problem.JSON(w, a.status, a.body)
 }
 
 // spoil delays, keeps silent or returns the answer that the rule asks for; nil goes on.
@@ -110,17 +109,6 @@ func spoil(r *http.Request, f fault.Rule) error {
 	if f.Status != 0 {
 		return problem.New(f.Status, "fault", "this answer was asked for")
 	}
-	return nil
-}
-
-func write(w http.ResponseWriter, status int, body any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // the caller has gone: nothing to do about it
 	return nil
 }
 

@@ -50,18 +50,18 @@ var public = map[Kind]bool{
 
 // Entry is one fact. Seq counts the public facts from 1 without a gap; private ones have none.
 type Entry struct {
-	Seq      int64     `json:"seq,omitempty"`
+	Seq      int64     `json:"seq,omitzero"`
 	At       time.Time `json:"at"`
 	Kind     Kind      `json:"kind"`
 	Key      string    `json:"key"`
-	OrderID  string    `json:"order_id,omitempty"`
-	Amount   int64     `json:"amount,omitempty"`
-	Currency string    `json:"currency,omitempty"`
-	ID       string    `json:"id,omitempty"`
-	Of       string    `json:"of,omitempty"` // the charge that a refund is of
-	Attempt  int       `json:"attempt,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-	Lost     bool      `json:"lost,omitempty"` // a parcel that will not arrive
+	OrderID  string    `json:"order_id,omitzero"`
+	Amount   int64     `json:"amount,omitzero"`
+	Currency string    `json:"currency,omitzero"`
+	ID       string    `json:"id,omitzero"`
+	Of       string    `json:"of,omitzero"` // the charge that a refund is of
+	Attempt  int       `json:"attempt,omitzero"`
+	Reason   string    `json:"reason,omitzero"`
+	Lost     bool      `json:"lost,omitzero"` // a parcel that will not arrive
 }
 
 // every is the distance of the offsets in memory: a page of 1,000 lines reads at most 511 lines too many.
