@@ -156,16 +156,28 @@ func add(merged, doc object, s route.Service) {
 	paths := child(merged, "paths")
 	for path, item := range child(doc, "paths") {
 		if public, ok := publicPath(path, s); ok {
+			nameOperations(asObject(item), s)
 			paths[public] = item
 		}
 	}
 	components := child(merged, "components")
 	for kind, named := range child(doc, "components") {
-		if kind == "securitySchemes" {
-			continue // the gateway's token is the services' token
-		}
 		for name, c := range asObject(named) {
-			child(components, kind)[prefixed(name, s)] = c
+			if kind != "securitySchemes" { // which are named, not referred to; one name is one scheme in all services
+				name = prefixed(name, s)
+			}
+			child(components, kind)[name] = c
+		}
+	}
+}
+
+// nameOperations makes operation ids unique: each service has a listInterventions.
+func nameOperations(item object, s route.Service) {
+	for _, op := range item {
+		if op, ok := op.(object); ok {
+			if id, ok := op["operationId"].(string); ok {
+				op["operationId"] = prefixed(id, s)
+			}
 		}
 	}
 }
