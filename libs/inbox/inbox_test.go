@@ -472,6 +472,38 @@ func TestRedriveGoesInOrderAndOnce(t *testing.T) {
 	}
 }
 
+// What a redrive leaves behind because something is missing is a gap from then on, and heals itself.
+func TestAfterPartOfARedriveTheRestIsAGap(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.poisons("o-1", 1, Permanent(errors.New("bad")))
+	b.consume(ev("o-1", 1), ev("o-1", 3))
+	b.redrive("o-1")
+	b.poisons("o-1", 1, nil)
+	if r := b.redrive("o-1"); r.Applied != 1 || r.Left != 1 || r.Status != "open" {
+		t.Errorf("redrive: %+v", r)
+	}
+	b.parked("gap o-1: 3")
+	if x := b.intervention("o-1"); x.Attempts != 0 {
+		t.Errorf("%d attempts are held against another event", x.Attempts)
+	}
+	b.consume(ev("o-1", 2))
+	b.settle()
+	b.applied("o-1/1", "o-1/2", "o-1/3")
+	b.parked()
+}
+
+// Bisecting leaves early events where they are, so some of them may be applied by the time that their key is parked.
+func TestAppliedEarlyEventsAreNotParked(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.poisons("o-1", 3, Permanent(errors.New("bad")))
+	b.consume(ev("o-1", 2), ev("o-1", 3))
+	b.consume(ev("o-1", 1), ev("o-1", 2), ev("o-1", 3))
+	b.applied("o-1/1", "o-1/2")
+	b.parked("poison o-1: 3")
+}
+
 func TestDryRunChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
