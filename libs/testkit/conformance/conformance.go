@@ -93,10 +93,9 @@ func Run(t *testing.T, o Options) Report {
 	for _, p := range s.replicas {
 		p.signal(syscall.SIGUSR1) // no more writing
 	}
-	s.await("everything committed is published and has its effect", func() bool {
-		return s.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`) == 0 &&
-			s.count(`SELECT (SELECT sum(event_seq)::bigint FROM aggregates) - (SELECT count(*) FROM effects)`) <= 0
-	})
+	if !s.settled() {
+		s.Errorf("not everything has its effect within %v", settleWait) // verify tells what
+	}
 	for _, p := range s.replicas {
 		p.stop()
 	}
@@ -230,6 +229,21 @@ func (s *suite) counter(name string) int64 {
 func (s *suite) await(what string, cond func() bool) {
 	s.Helper()
 	testkit.Eventually(s.T, settleWait, cond, what)
+}
+
+// settled waits until everything that was committed is published and has its effect.
+func (s *suite) settled() bool {
+	for ctx, cancel := context.WithTimeout(s.Context(), settleWait); ; {
+		if s.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`) == 0 &&
+			s.count(`SELECT (SELECT sum(event_seq)::bigint FROM aggregates) - (SELECT count(*) FROM effects)`) <= 0 {
+			cancel()
+			return true
+		}
+		if !pauseFor(ctx, 20*time.Millisecond) {
+			cancel()
+			return false
+		}
+	}
 }
 
 // verify compares what was committed with the topic and with the effects.
