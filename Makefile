@@ -73,8 +73,24 @@ lint: ## gofmt, go vet, tidy go.mod files, and that each module builds by itself
 		(cd "$$dir" && $(alone) go build ./... && $(alone) go vet ./... && $(alone) go mod tidy -diff) || exit 1; \
 	done
 
+.PHONY: staticcheck
+staticcheck: ## staticcheck of each module
+	@for dir in $(modules); do \
+		echo "staticcheck $${dir#$(CURDIR)/}"; \
+		(cd "$$dir" && $(alone) go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || exit 1; \
+	done
+
+# govulncheck exits 3 where it found something and 1 where it could not look.
+.PHONY: vulnerabilities
+vulnerabilities: ## govulncheck of each module, where its database can be reached
+	@for dir in $(modules); do \
+		said=$$(cd "$$dir" && $(alone) go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./... 2>&1) && continue; \
+		case "$$said" in *"exit status 3"*) printf '%s\n%s\n' "$$dir" "$$said"; exit 1;; esac; \
+		echo "govulncheck cannot reach its database here: SKIPPED."; break; \
+	done
+
 .PHONY: verify
-verify: lint contracts ## Everything that must hold before a change lands, but for the tests
+verify: lint staticcheck vulnerabilities contracts ## Everything that must hold before a change lands, but for the tests
 	@cd libs && $(alone) go test -count=1 . ./event
 	@git diff --exit-code --stat -- proto/gen docs || { echo "generated files are not current: commit what make generate writes"; exit 1; }
 
@@ -85,8 +101,8 @@ generate: buf ## Write generated code and documents anew
 
 .PHONY: contracts
 contracts: ## Generated code is current, contracts break nothing (needs npm; says so when it is missing)
-	@if command -v npm >/dev/null; then $(MAKE) generate && cd proto && npx buf breaking --against baseline.binpb; \
-	else echo "There is no npm here: buf lint, generate and breaking are SKIPPED."; fi
+	@if command -v npm >/dev/null; then $(MAKE) generate && cd proto && npx buf breaking --against baseline.binpb && node asyncapi.mjs; \
+	else echo "There is no npm here: buf lint, generate and breaking, and the AsyncAPI parser are SKIPPED."; fi
 
 .PHONY: buf
 buf:
