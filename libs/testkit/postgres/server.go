@@ -160,8 +160,8 @@ func Place(dir string) (string, error) {
 	return filepath.Join(rootState, "postgres-"+fmt.Sprintf("%x", sha256.Sum256([]byte(dir)))[:12]), nil
 }
 
-// rootState holds what root keeps for the server's user.
-const rootState = "/var/lib/waybill"
+// rootState holds what root keeps for the server's user. A variable only for tests.
+var rootState = "/var/lib/waybill"
 
 func initialise(ctx context.Context, bin Binaries, owner account, data string) error {
 	// initdb refuses a directory with anything in it. No PG_VERSION means that an
