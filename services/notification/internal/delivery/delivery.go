@@ -39,6 +39,10 @@ const (
 	// firstPause, doubled with each try, and maxPause are the back-off of a message that is not taken.
 	firstPause = 2 * time.Second
 	maxPause   = time.Hour
+	// firstOutage, doubled with each batch, and maxOutage are how long a worker leaves a server alone that is away. Without
+	// that an outage would put every message off, one after the other, for up to an hour.
+	firstOutage = time.Second
+	maxOutage   = 30 * time.Second
 	// countEvery is how often the backlog is counted.
 	countEvery = 10 * time.Second
 )
@@ -110,6 +114,7 @@ func (d *Delivery) Run(ctx context.Context) error {
 func (d *Delivery) work(ctx context.Context) {
 	timer := time.NewTimer(rand.N(idle)) // the workers look in turn
 	defer timer.Stop()
+	outage := 0 // batches in a row that found no mail server
 	for {
 		select {
 		case <-ctx.Done():
@@ -118,17 +123,23 @@ func (d *Delivery) work(ctx context.Context) {
 		case <-d.Wake:
 		}
 		begun := time.Now()
-		n := d.turn(ctx)
+		n, broken := d.turn(ctx)
 		if n == 0 {
 			timer.Reset(idle)
 			continue
 		}
-		if n == batch {
+		if n == batch && !broken {
 			d.another()
 		}
-		// Each worker has its share of the rate. No wake cuts that pause short.
-		share := time.Duration(n*workers) * time.Second / time.Duration(d.PerSecond)
-		timer.Reset(share - time.Since(begun))
+		// Each worker has its share of the rate, and leaves a server that is away alone for a while. No wake cuts that short.
+		pause := time.Duration(n*workers)*time.Second/time.Duration(d.PerSecond) - time.Since(begun)
+		if outage++; !broken {
+			outage = 0
+		}
+		if outage > 0 {
+			pause = max(pause, min(firstOutage<<min(outage-1, 8), maxOutage))
+		}
+		timer.Reset(pause)
 		select {
 		case <-ctx.Done():
 			return
@@ -154,15 +165,15 @@ func (d *Delivery) claim(ctx context.Context) ([]notice.Notice, error) {
 	return d.Queue.Claim(ctx, batch)
 }
 
-// turn sends one batch and says how many messages it had.
-func (d *Delivery) turn(ctx context.Context) int {
+// turn sends one batch and says how many messages it had, and whether the mail server went away over it.
+func (d *Delivery) turn(ctx context.Context) (n int, broken bool) {
 	claimed, err := d.claim(ctx)
 	if err != nil {
 		d.Log.Warn("queue not readable", zap.Error(err))
-		return 0
+		return 0, false
 	}
 	if len(claimed) == 0 {
-		return 0
+		return 0, false
 	}
 	bounded, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
@@ -170,6 +181,8 @@ func (d *Delivery) turn(ctx context.Context) int {
 	outcomes := make([]postgres.Outcome, len(claimed))
 	for i, n := range claimed {
 		outcomes[i] = d.outcome(ctx, n, errs[i])
+		var f *smtp.Failure
+		broken = broken || errors.As(errs[i], &f) && f.Broken
 	}
 	// The messages are out: that is kept even if the process is on its way down.
 	kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
@@ -177,7 +190,7 @@ func (d *Delivery) turn(ctx context.Context) int {
 	if err := d.Queue.Settle(kept, outcomes, d.Raise); err != nil {
 		d.Log.Error("outcome not kept, messages will be sent again", zap.Int("messages", len(outcomes)), zap.Error(err))
 	}
-	return len(claimed)
+	return len(claimed), broken
 }
 
 func (d *Delivery) outcome(ctx context.Context, n notice.Notice, err error) postgres.Outcome {

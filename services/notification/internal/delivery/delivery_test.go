@@ -90,6 +90,31 @@ func TestTheRateIsKept(t *testing.T) {
 	})
 }
 
+func TestAnOutagePutsFewMessagesOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var until time.Time
+		w := &world{answer: func(context.Context, notice.Notice) error {
+			if time.Now().Before(until) {
+				return &smtp.Failure{Broken: true}
+			}
+			return nil
+		}}
+		until = time.Now().Add(5 * time.Minute)
+		w.queue = make([]notice.Notice, 100_000)
+		stop := w.run(100)
+		time.Sleep(5 * time.Minute)
+		if n := w.settled(); n > 2000 { // 4 workers, batches of 25, after 1, 2, 4, 8, 16, 30, 30 … s
+			t.Errorf("%d messages were tried in an outage of five minutes", n)
+		}
+		before := w.settled()
+		time.Sleep(time.Minute)
+		if n := w.settled() - before; n < 2500 {
+			t.Errorf("%d messages in the minute after the outage, want most of 6000", n)
+		}
+		stop()
+	})
+}
+
 func TestOutcomes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{answer: func(_ context.Context, n notice.Notice) error {

@@ -97,35 +97,61 @@ func (c *columns) add(n notice.Notice) {
 }
 
 // Claim takes up to limit messages whose time has come out of the queue for as long as the lease, of each order only the
-// first that is not told. Promises that have become untrue are superseded instead.
+// first that is not told. Promises among them that have become untrue are superseded, and what they held up is claimed.
 func (s *Store) Claim(ctx context.Context, limit int) ([]notice.Notice, error) {
 	var claimed []notice.Notice
 	err := pg.Do(ctx, s.pool, func(ctx context.Context, u *pg.Unit) error {
-		u.Write(`UPDATE notices n SET status = 'superseded', in_flight = false, due_at = NULL, finished_at = now(), recipient = ''
-			WHERE due_at <= now() AND kind = ANY($1) AND EXISTS (
-				SELECT FROM notices later WHERE later.order_id = n.order_id AND later.channel = n.channel AND later.seq > n.seq AND later.kind = ANY($2))`,
-			notice.Promises, notice.Reversals)
-		u.Write(`WITH due AS (
-				SELECT event_id, channel FROM notices n WHERE due_at <= now() AND NOT EXISTS (
-					SELECT FROM notices earlier WHERE earlier.order_id = n.order_id AND earlier.channel = n.channel
-						AND earlier.seq < n.seq AND earlier.status = 'pending')
-				ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-			UPDATE notices n SET in_flight = true, tries = tries + 1, due_at = now() + $2::interval
-			FROM due WHERE n.event_id = due.event_id AND n.channel = due.channel
-			RETURNING n.event_id, n.channel, n.order_id, n.tenant, n.recipient, n.subject, n.body, n.tries, n.traceparent`, limit, Lease).
-			Query(func(rows pgx.Rows) (err error) {
-				claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (n notice.Notice, err error) {
-					err = row.Scan(&n.EventID, &n.Channel, &n.OrderID, &n.Tenant, &n.Recipient, &n.Subject, &n.Text, &n.Tries, &n.Traceparent)
-					return n, err
-				})
-				return err
+		claimed = nil
+		for more := true; more && len(claimed) < limit; {
+			more = false
+			claim(u, limit-len(claimed), func(n notice.Notice) {
+				if n.Status == notice.Superseded {
+					more = true
+				} else {
+					claimed = append(claimed, n)
+				}
 			})
+			if err := u.Flush(ctx); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim due notices: %w", err)
 	}
 	return claimed, nil
+}
+
+// claim queues one statement. It looks at no more rows than it takes, whatever the length of the queue: whether a promise is
+// still true is asked of those only.
+func claim(u *pg.Unit, limit int, each func(notice.Notice)) {
+	u.Write(`WITH due AS (
+			SELECT event_id, channel FROM notices n WHERE due_at <= now() AND NOT EXISTS (
+				SELECT FROM notices earlier WHERE earlier.order_id = n.order_id AND earlier.channel = n.channel
+					AND earlier.seq < n.seq AND earlier.status = 'pending')
+			ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED),
+		sorted AS (
+			SELECT n.event_id, n.channel, n.kind = ANY($3) AND EXISTS (
+				SELECT FROM notices later WHERE later.order_id = n.order_id AND later.channel = n.channel AND later.seq > n.seq
+					AND later.kind = ANY($4)) AS untrue
+			FROM due JOIN notices n USING (event_id, channel))
+		UPDATE notices n SET in_flight = NOT untrue, tries = tries + (NOT untrue)::int,
+			status = CASE WHEN untrue THEN 'superseded' ELSE 'pending' END,
+			due_at = CASE WHEN NOT untrue THEN now() + $2::interval END,
+			finished_at = CASE WHEN untrue THEN now() END,
+			recipient = CASE WHEN untrue THEN '' ELSE n.recipient END
+		FROM sorted s WHERE n.event_id = s.event_id AND n.channel = s.channel
+		RETURNING n.event_id, n.channel, n.order_id, n.tenant, n.recipient, n.subject, n.body, n.tries, n.traceparent, n.status`,
+		limit, Lease, notice.Promises, notice.Reversals).Query(func(rows pgx.Rows) error {
+		var n notice.Notice
+		_, err := pgx.ForEachRow(rows, []any{&n.EventID, &n.Channel, &n.OrderID, &n.Tenant, &n.Recipient, &n.Subject, &n.Text, &n.Tries,
+			&n.Traceparent, &n.Status}, func() error {
+			each(n)
+			return nil
+		})
+		return err
+	})
 }
 
 // Outcome is what came of a try.
