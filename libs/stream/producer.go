@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"go.uber.org/zap"
 )
 
 // closeWait is how long Close waits for what is in flight.
@@ -32,9 +33,17 @@ func NewProducer(ctx context.Context, c Config) (*Producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	sync, err := sarama.NewSyncProducerFromClient(client)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make producer: %w", err), client.Close())
+	ctx, cancel := context.WithTimeout(ctx, connectWait)
+	defer cancel()
+	var sync sarama.SyncProducer
+	for failures := 1; ; failures++ { // it asks for a producer id, which a broker that has just started may not give yet
+		if sync, err = sarama.NewSyncProducerFromClient(client); err == nil {
+			break
+		}
+		c.Log.Warn("no producer id yet", zap.Error(err))
+		if !pause(ctx, jitter(failures)) {
+			return nil, errors.Join(fmt.Errorf("make producer: %w", err), client.Close())
+		}
 	}
 	p := &Producer{client: client, sync: sync, metrics: newProducerMetrics(c.Registry), turn: make(chan struct{}, 1)}
 	p.turn <- struct{}{}

@@ -129,13 +129,17 @@ func replica() error {
 	defer pool.Close()
 	registry := prometheus.NewRegistry()
 	config := stream.Config{Brokers: strings.Split(os.Getenv(brokersEnv), ","), ClientID: "conformance", Log: log, Registry: registry}
-	producer, err := stream.NewProducer(ctx, config)
-	if err != nil {
+	var producer *stream.Producer
+	var consumer *stream.Consumer
+	// Brokers may take longer to start than connecting is tried; a supervisor would start this process again.
+	if err := untilDone(ctx, func() (err error) { producer, err = stream.NewProducer(ctx, config); return err }); err != nil {
 		return err
 	}
 	defer producer.Close()
-	consumer, err := stream.NewConsumer(ctx, config, group, []string{topic}, stream.ConsumerOptions{})
-	if err != nil {
+	if err := untilDone(ctx, func() (err error) {
+		consumer, err = stream.NewConsumer(ctx, config, group, []string{topic}, stream.ConsumerOptions{})
+		return err
+	}); err != nil {
 		return err
 	}
 	out := outbox.New(outbox.Options{Source: "conformance", Pool: pool, DatabaseURL: url, Producer: producer, Log: log, Registry: registry})
@@ -170,6 +174,14 @@ func replica() error {
 		return err
 	default:
 		return nil
+	}
+}
+
+func untilDone(ctx context.Context, do func() error) error {
+	for {
+		if err := do(); err == nil || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
