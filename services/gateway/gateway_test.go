@@ -419,6 +419,35 @@ func TestAdminUserMayBeLockedOutOfNothing(t *testing.T) {
 	}
 }
 
+func TestAddUser(t *testing.T) {
+	_, url := testkit.Postgres(t, postgres.Migrations)
+	add := func(password string, args ...string) error {
+		return addUser(t.Context(), url, args, strings.NewReader(password))
+	}
+	for name, err := range map[string]error{
+		"short password": add("short\n", "ada", "7", "admin"),
+		"no such role":   add("correct horse battery\n", "ada", "7", "root"),
+		"tenant":         add("correct horse battery\n", "ada", "x", "admin"),
+		"name":           add("correct horse battery\n", "Ada Lovelace", "7", "admin"),
+		"arguments":      add("correct horse battery\n", "ada"),
+	} {
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if err := add("correct horse battery\n", "ada", "7", "operator,admin"); err != nil {
+		t.Fatal(err)
+	}
+	if err := add("correct horse battery\n", "ada", "7", "admin"); err == nil {
+		t.Error("a user is made twice")
+	}
+	g := start(t, "WAYBILL_ENV", "production", "DATABASE_URL", url)
+	resp, body := g.do("POST", "/auth/login", `{"username":"ada","password":"correct horse battery"}`)
+	if resp.StatusCode != 200 {
+		t.Errorf("login: %d %s", resp.StatusCode, body)
+	}
+}
+
 func TestMetricsInProduction(t *testing.T) {
 	pool, url := testkit.Postgres(t, postgres.Migrations)
 	_ = pool

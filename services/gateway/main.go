@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"fmt"
 	"net/http"
+	"os"
 
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/pg"
@@ -25,7 +26,16 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-func main() { service.Main("gateway", run) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "adduser" {
+		if err := addUser(context.Background(), os.Getenv("DATABASE_URL"), os.Args[2:], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, "gateway:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	service.Main("gateway", run)
+}
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	trusted, err := address.NewBook(cfg.TrustedProxies)
