@@ -29,8 +29,17 @@ var Migrations = func() pg.Migrations {
 	return pg.Migrations{Name: "order", FS: root}
 }()
 
-const columns = `order_id, tenant, customer, amount, currency, method, email, product_ids, quantities, address, traceparent,
+const (
+	columns = `order_id, tenant, customer, amount, currency, method, email, product_ids, quantities, address, traceparent,
 	status, reason, cause, goods, shipment, refund, event_seq, created_at, deadline_at, finished_at`
+
+	// Most steps of an order need neither its items nor its address, and those two are half of what a row costs to read.
+	lockOrders = `SELECT order_id, tenant, customer, amount, currency, method, email,
+	CASE WHEN w.whole THEN product_ids END, CASE WHEN w.whole THEN quantities END, CASE WHEN w.whole THEN address END, traceparent,
+	status, reason, cause, goods, shipment, refund, event_seq, created_at, deadline_at, finished_at, cardinality(product_ids) = 0
+FROM orders, LATERAL (SELECT status = 'pending' OR order_id = ANY($2) AS whole) w
+WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE OF orders`
+)
 
 // address is the JSON of the column.
 type address struct {
@@ -55,14 +64,14 @@ func encodeAddress(a *order.Address) *string {
 	return &s
 }
 
-func scanOrder(row pgx.Row) (*order.Order, error) {
+func scanOrder(row pgx.Row, more ...any) (*order.Order, error) {
 	o := new(order.Order)
 	var products []string
 	var quantities []int32
 	var addr []byte
 	var finished *time.Time
-	err := row.Scan(&o.ID, &o.Tenant, &o.Customer, &o.Amount, &o.Currency, &o.Method, &o.Email, &products, &quantities, &addr, &o.Traceparent,
-		&o.Status, &o.Reason, &o.Cause, &o.Goods, &o.Shipment, &o.Refund, &o.EventSeq, &o.CreatedAt, &o.Deadline, &finished)
+	err := row.Scan(append([]any{&o.ID, &o.Tenant, &o.Customer, &o.Amount, &o.Currency, &o.Method, &o.Email, &products, &quantities, &addr, &o.Traceparent,
+		&o.Status, &o.Reason, &o.Cause, &o.Goods, &o.Shipment, &o.Refund, &o.EventSeq, &o.CreatedAt, &o.Deadline, &finished}, more...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -83,15 +92,21 @@ func scanOrder(row pgx.Row) (*order.Order, error) {
 }
 
 // Lock queues the lock of orders, by id, the order in which every unit locks them. The map is filled when the unit
-// fetches; what is not in it then does not exist.
-func Lock(u *pg.Unit, ids []string) map[string]*order.Order {
+// fetches; what is not in it then does not exist. Items and address are read of the orders in whole, and of pending ones,
+// whose stock is compared.
+func Lock(u *pg.Unit, ids, whole []string) map[string]*order.Order {
 	locked := make(map[string]*order.Order, len(ids))
-	u.Read(`SELECT `+columns+` FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE`, ids).Query(func(rows pgx.Rows) error {
+	if whole == nil {
+		whole = []string{}
+	}
+	u.Read(lockOrders, ids, whole).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
-			o, err := scanOrder(rows)
+			var chargeOnly bool
+			o, err := scanOrder(rows, &chargeOnly)
 			if err != nil {
 				return err
 			}
+			o.Bare = !chargeOnly && len(o.Items) == 0
 			locked[o.ID] = o
 		}
 		return rows.Err()

@@ -121,11 +121,17 @@ var errImpossible = errors.New("this cannot happen to the order")
 // apply applies facts, in their order, within a unit.
 func (s *Saga) apply(ctx context.Context, u *pg.Unit, facts []Fact) ([]Result, error) {
 	ids := make([]string, len(facts))
+	var whole []string
 	for i, f := range facts {
 		ids[i] = f.OrderID
+		switch f.Event {
+		case order.PaymentProcessed, order.PersonResend, // what follows carries items and address
+			order.Cancel, order.PersonRefund, order.PersonWriteOff: // the answer shows the items
+			whole = append(whole, f.OrderID)
+		}
 	}
 	slices.Sort(ids)
-	locked := postgres.Lock(u, slices.Compact(ids))
+	locked := postgres.Lock(u, slices.Compact(ids), whole)
 	if err := u.Fetch(ctx); err != nil {
 		return nil, fmt.Errorf("lock orders: %w", err)
 	}

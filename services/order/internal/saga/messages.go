@@ -39,6 +39,9 @@ func message(typ event.Type, o *order.Order, f *Fact, c order.Change) proto.Mess
 }
 
 func items(o *order.Order) []*orderv1.Item {
+	if o.Bare {
+		panic("saga: order " + o.ID + " was read without its items")
+	}
 	out := make([]*orderv1.Item, len(o.Items))
 	for i, it := range o.Items {
 		out[i] = &orderv1.Item{ProductId: it.ProductID, Quantity: it.Quantity}

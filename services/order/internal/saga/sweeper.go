@@ -16,6 +16,8 @@ const (
 	sweepEvery = time.Second
 	// askAgain is the time between two questions about a reservation that is not answered.
 	askAgain = 5 * time.Second
+	// countEvery is for the gauges: counting costs a look at each watched order.
+	countEvery = 15 * time.Second
 	// sweepSize is how many watched orders one transaction moves on.
 	sweepSize = 1024
 )
@@ -26,6 +28,7 @@ type Sweeper struct {
 	saga     *Saga
 	reserver *Reserver
 	store    postgres.Store
+	counted  time.Time
 }
 
 // NewSweeper makes a sweeper.
@@ -79,6 +82,15 @@ func (w *Sweeper) Sweep(ctx context.Context) error {
 			late = late[n:]
 		}
 	}
+	return w.count(ctx)
+}
+
+// count brings the gauges up to date.
+func (w *Sweeper) count(ctx context.Context) error {
+	if time.Since(w.counted) < countEvery {
+		return nil
+	}
+	w.counted = time.Now()
 	census, err := w.store.Census(ctx)
 	if err != nil {
 		return err
