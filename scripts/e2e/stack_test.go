@@ -68,6 +68,10 @@ func attach() (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// PostgreSQL's user must get there when root runs this.
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return nil, err
+	}
 	platform.binary = filepath.Join(tmp, "waybill")
 	build := exec.Command("go", "build", "-o", platform.binary, ".")
 	build.Dir = filepath.Join("..", "waybill")

@@ -51,6 +51,16 @@ func query(t *testing.T, url, sql string) string {
 	return v
 }
 
+// open is a temporary directory that the server's user can reach when root runs this.
+func open(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // keep writes what a later server on the same data must find.
 func keep(t *testing.T, s *postgres.Server) {
 	t.Helper()
@@ -65,7 +75,7 @@ func keep(t *testing.T, s *postgres.Server) {
 }
 
 func TestServer(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a", "b")
+	dir := filepath.Join(open(t), "a", "b")
 	s := start(t, postgres.Options{Dir: dir})
 	keep(t, s)
 	if got := query(t, s.URL("postgres"), "SHOW max_connections"); got != "200" {
@@ -73,7 +83,7 @@ func TestServer(t *testing.T) {
 	}
 
 	t.Run("a second start on the port says what to do", func(t *testing.T) {
-		_, err := postgres.Start(t.Context(), postgres.Options{Dir: filepath.Join(t.TempDir(), "x"), Port: s.Port})
+		_, err := postgres.Start(t.Context(), postgres.Options{Dir: filepath.Join(open(t), "x"), Port: s.Port})
 		if !errors.Is(err, postgres.ErrPortTaken) || !strings.Contains(err.Error(), strconv.Itoa(s.Port)) {
 			t.Errorf("err = %v", err)
 		}
@@ -98,7 +108,7 @@ func TestServer(t *testing.T) {
 
 // A server that was killed leaves its pid file and an unclean log behind.
 func TestServerRecoversFromKill(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := filepath.Join(open(t), "pg")
 	s := start(t, postgres.Options{Dir: dir})
 	keep(t, s)
 	if err := syscall.Kill(s.PID(), syscall.SIGKILL); err != nil {
@@ -113,7 +123,7 @@ func TestServerRecoversFromKill(t *testing.T) {
 }
 
 func TestTemporaryDirectoryIsRemoved(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := filepath.Join(open(t), "pg")
 	s := start(t, postgres.Options{Dir: dir, Temporary: true})
 	s.Stop()
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
@@ -122,7 +132,7 @@ func TestTemporaryDirectoryIsRemoved(t *testing.T) {
 }
 
 func TestServerDoesNotOutliveItsStarter(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "pg")
+	dir := filepath.Join(open(t), "pg")
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "WAYBILL_TEST_START_IN="+dir)
 	out, err := cmd.StdoutPipe()

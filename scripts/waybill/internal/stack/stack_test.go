@@ -63,6 +63,10 @@ func pretend(addr string) {
 func options(t *testing.T) Options {
 	t.Helper()
 	data := t.TempDir()
+	// PostgreSQL's user must get there when root runs this.
+	if err := os.Chmod(filepath.Dir(data), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
