@@ -43,6 +43,11 @@ func (k *keeper) low() time.Time {
 }
 
 func (k *keeper) run(ctx context.Context) {
+	defer func() { // the next relay's replica measures
+		k.metrics.rows.Set(0)
+		k.metrics.events.Set(0)
+		k.metrics.oldest.Set(0)
+	}()
 	for next := time.Now(); ; {
 		if !time.Now().Before(next) {
 			next = time.Now().Add(keepEvery)

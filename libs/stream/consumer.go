@@ -143,6 +143,8 @@ func (c *Consumer) join(ctx context.Context, handle func(context.Context, []Mess
 
 // drainErrors reads what sarama reports: an unread channel would stop it.
 func (c *Consumer) drainErrors() {
+	var logged time.Time
+	unlogged := 0
 	for err := range c.member.Errors() {
 		if errors.Is(err, sarama.ErrOffsetOutOfRange) {
 			c.config.Log.Error("records were deleted before they were read, a person must set the group's offset", zap.Error(err))
@@ -151,7 +153,12 @@ func (c *Consumer) drainErrors() {
 			c.mu.Unlock()
 			continue
 		}
-		c.config.Log.Warn("consumer trouble", zap.Error(err))
+		if time.Since(logged) < time.Second { // in an outage each partition says the same, again and again
+			unlogged++
+			continue
+		}
+		c.config.Log.Warn("consumer trouble", zap.Error(err), zap.Int("unlogged", unlogged))
+		logged, unlogged = time.Now(), 0
 	}
 }
 

@@ -90,6 +90,7 @@ func (s *session) Cleanup(ss sarama.ConsumerGroupSession) error {
 	s.stop()
 	s.done.Wait()
 	ss.Commit()
+	s.metrics.lag.Reset() // the partitions may be another member's from now on
 	s.setUnjoined(time.Now(), nil)
 	return nil
 }
