@@ -1,6 +1,7 @@
 package problem
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -129,6 +130,10 @@ func Unavailable() *Problem {
 // the log line of the request has the error anyhow.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	p := From(err)
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		// Nobody reads this; the number is nginx's, and keeps clients that went away from counting as our errors.
+		p = &Problem{Status: 499, Slug: "client-gone", Title: "Client Closed Request", Cause: err}
+	}
 	report(w, r, p)
 	h := w.Header()
 	h.Del("Content-Length")

@@ -171,6 +171,21 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+func TestClientsThatWentAwayAreNoErrors(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		ctx  context.Context
+		want int
+	}{{ctx, 499}, {t.Context(), 500}} { // in a request that goes on, a cancelled context is a bug
+		rec := &failing{ResponseRecorder: httptest.NewRecorder()}
+		Write(rec, httptest.NewRequest("GET", "/", nil).WithContext(c.ctx), fmt.Errorf("query: %w", context.Canceled))
+		if rec.Code != c.want {
+			t.Errorf("got %d, want %d", rec.Code, c.want)
+		}
+	}
+}
+
 type failing struct {
 	*httptest.ResponseRecorder
 	err error

@@ -27,7 +27,7 @@ var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // gateway is one that runs as main would run it, with everything behind it played by the test.
 type gateway struct {
-	t        *testing.T
+	t        testing.TB
 	url      string
 	admin    string
 	redis    *miniredis.Miniredis
@@ -73,7 +73,7 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func start(t *testing.T, env ...string) *gateway {
+func start(t testing.TB, env ...string) *gateway {
 	t.Helper()
 	_, database := testkit.Postgres(t, postgres.Migrations)
 	g := &gateway{t: t, redis: miniredis.RunT(t), ended: make(chan error, 1), behind: make(chan *http.Request, 100),
