@@ -126,13 +126,17 @@ type handoff struct {
 
 func (h *handoff) put(r *row) {
 	h.mu.Lock()
-	if h.on {
+	on := h.on
+	if on {
 		h.rows = append(h.rows, r)
 		if h.events += len(r.events); h.events > maxHanded {
 			h.on, h.rows, h.events = false, nil, 0
 		}
 	}
 	h.mu.Unlock()
+	if !on {
+		return
+	}
 	select {
 	case h.signal <- struct{}{}:
 	default:

@@ -27,10 +27,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type broker struct {
 	mu     sync.Mutex
 	events []event.Event
-	fail   int // so many sends fail, each after its first half is written
+	fail   int          // so many sends fail, each after its first half is written
+	gate   sync.RWMutex // locked: no send gets through
 }
 
 func (b *broker) Send(_ context.Context, messages []stream.Message) error {
+	b.gate.RLock()
+	defer b.gate.RUnlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	seen := map[string]bool{}
@@ -177,6 +180,38 @@ func TestFailedBatchesAreSentAgainInTheirSequence(t *testing.T) {
 	if got := b.check(t); got != keys*each {
 		t.Errorf("published %d of %d events", got, keys*each)
 	}
+}
+
+// More than memory holds waits in the table, and comes from there.
+func TestHandOffOverflows(t *testing.T) {
+	t.Parallel()
+	pool, url := testkit.Postgres(t, outbox.Migrations)
+	b := &broker{}
+	o := newOutbox(t, pool, url, b)
+	start(t, o)
+	add(t, pool, o, "first", 1, 1)
+	testkit.Eventually(t, 10*time.Second, func() bool { return b.count() == 1 }, "the relay works")
+	b.gate.Lock()
+	const rows, each, keys = 700, 100, 1000
+	for n := range rows {
+		err := pg.Do(t.Context(), pool, func(ctx context.Context, u *pg.Unit) error {
+			for i := range each {
+				at := n*each + i
+				o.Add(u, event.New(ctx, event.OrderCreated, fmt.Sprint("k", at%keys), 1, int64(at/keys)+1, wrapperspb.Int64(1)))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.gate.Unlock()
+	testkit.Eventually(t, time.Minute, func() bool { return unpublished(t, pool) == 0 }, "all rows marked")
+	if got := b.check(t); got != rows*each+1 || b.count() != got {
+		t.Errorf("published %d of %d events once, %d in all", got, rows*each+1, b.count())
+	}
+	add(t, pool, o, "first", 2, 2)
+	testkit.Eventually(t, 10*time.Second, func() bool { return unpublished(t, pool) == 0 }, "the relay works on")
 }
 
 // BenchmarkRelay is the way from Add to the acknowledgement, per event: transactions of twenty events of twenty keys against
