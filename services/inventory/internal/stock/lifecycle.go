@@ -35,13 +35,14 @@ const (
 	PaymentStarted Fact = "payment_started" // payment.initiated
 	PaymentFailed  Fact = "payment_failed"  // payment.failed
 	Paid           Fact = "paid"            // order.payment_processed with items
+	PaidShort      Fact = "paid_short"      // Paid, and the items are not there
 	Closed         Fact = "closed"          // order.failed, order.cancelled
 	GoodsBack      Fact = "goods_back"      // order.cancelled, and the goods are back on the shelf
 )
 
 // Facts lists all of them.
 func Facts() []Fact {
-	return []Fact{Hold, Pin, Free, Lapse, Abandoned, PaymentStarted, PaymentFailed, Paid, Closed, GoodsBack}
+	return []Fact{Hold, Pin, Free, Lapse, Abandoned, PaymentStarted, PaymentFailed, Paid, PaidShort, Closed, GoodsBack}
 }
 
 // Verdict is what the table says about a fact in a state.
@@ -65,6 +66,7 @@ var lifecycle = map[pair]State{
 	{None, Hold}:      Held,
 	{None, Pin}:       Pinned,
 	{None, Paid}:      Confirmed, // should not happen; the order is paid, so its stock goes
+	{None, PaidShort}: Released,  // a tombstone that is owed its items, as the two below
 	{None, Free}:      Released,  // a tombstone before the reservation: the late one is refused
 	{None, Closed}:    Released,
 	{None, GoodsBack}: Released,
@@ -72,12 +74,14 @@ var lifecycle = map[pair]State{
 	{Held, Pin}:            Pinned, // the order of that id takes the hold over
 	{Held, PaymentStarted}: Pinned,
 	{Held, Paid}:           Confirmed,
+	{Held, PaidShort}:      Released, // held or pinned were other items than what was paid for
 	{Held, Free}:           Released,
 	{Held, Closed}:         Released,
 	{Held, GoodsBack}:      Released,
 	{Held, Lapse}:          Expired,
 
 	{Pinned, Paid}:          Confirmed,
+	{Pinned, PaidShort}:     Released,
 	{Pinned, PaymentFailed}: Held, // with a short expiry: frees itself where no order.cancelled comes
 	{Pinned, Closed}:        Released,
 	{Pinned, GoodsBack}:     Released,
@@ -108,6 +112,7 @@ var stands = map[pair]bool{
 	{Confirmed, Hold}:           true,
 	{Confirmed, Pin}:            true,
 	{Confirmed, Paid}:           true,
+	{Confirmed, PaidShort}:      true, // it has its items
 	{Confirmed, PaymentStarted}: true, // topics have no order between them
 	{Confirmed, PaymentFailed}:  true,
 	{Confirmed, Closed}:         true, // the goods are lost: the loss stays booked
@@ -117,6 +122,7 @@ var stands = map[pair]bool{
 	{Released, Free}:           true,
 	{Released, Closed}:         true,
 	{Released, GoodsBack}:      true,
+	{Released, PaidShort}:      true, // stays a tombstone, and is owed its items
 	{Released, PaymentStarted}: true,
 	{Released, PaymentFailed}:  true,
 	{Released, Lapse}:          true,
@@ -125,6 +131,7 @@ var stands = map[pair]bool{
 	{Expired, Free}:           true,
 	{Expired, Closed}:         true,
 	{Expired, GoodsBack}:      true,
+	{Expired, PaidShort}:      true,
 	{Expired, PaymentStarted}: true,
 	{Expired, PaymentFailed}:  true,
 	{Expired, Lapse}:          true,
@@ -134,6 +141,7 @@ var stands = map[pair]bool{
 	{Returned, Paid}:           true,
 	{Returned, Closed}:         true,
 	{Returned, GoodsBack}:      true,
+	{Returned, PaidShort}:      true,
 	{Returned, PaymentStarted}: true,
 	{Returned, PaymentFailed}:  true,
 	{Returned, Lapse}:          true,

@@ -99,18 +99,18 @@ func (b *Book) confirm(n News, from State) Settlement {
 	return Settlement{Verdict: Moves, State: Confirmed}
 }
 
-// owe makes the order a tombstone that is owed its items.
+// owe makes the order a tombstone, or leaves it one, that is owed its items.
 func (b *Book) owe(n News, from State) State {
+	to, _ := Next(from, PaidShort)
 	r := b.row(n.OrderID, n.Tenant)
+	if to != from {
+		b.set(r, to)
+	}
 	if from.Reserving() {
-		old := r.Items
-		b.set(r, Released)
-		b.note(r, NoteReleased, n.Trace, Note{Items: old, Reason: ReasonOwed})
-	} else if from == None {
-		b.set(r, Released)
+		b.note(r, NoteReleased, n.Trace, Note{Items: r.Items, Reason: ReasonOwed})
 	}
 	r.Items, r.Total, r.Currency, r.Reason = n.Items, 0, "", ReasonOwed
-	return r.State
+	return to
 }
 
 // Owed says that the order is paid and still waits for its items.
