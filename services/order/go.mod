@@ -12,7 +12,7 @@ require (
 	github.com/sethvargo/go-envconfig v1.4.3
 	github.com/waybill-dev/waybill/libs v0.0.0
 	github.com/waybill-dev/waybill/libs/testkit v0.0.0
-	github.com/waybill-dev/waybill/proto v0.0.0-00010101000000-000000000000
+	github.com/waybill-dev/waybill/proto v0.0.0
 	go.uber.org/goleak v1.3.0
 	go.uber.org/zap v1.28.0
 	golang.org/x/sync v0.24.0

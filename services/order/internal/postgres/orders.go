@@ -122,6 +122,12 @@ type Changed struct {
 	Moved  bool // its address is another one
 }
 
+const saveOrders = `UPDATE orders o SET status = v.status, reason = v.reason, cause = v.cause, goods = v.goods,
+	shipment = v.shipment, refund = v.refund, event_seq = v.event_seq, finished_at = v.finished_at
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[], $9::int[], $10::bigint[], $11::timestamptz[])
+	AS v(order_id, was, was_seq, status, reason, cause, goods, shipment, refund, event_seq, finished_at)
+WHERE o.order_id = v.order_id AND o.status = v.was AND o.event_seq = v.was_seq`
+
 // Save queues the new state of locked orders. The guard can only fail where somebody writes without locking.
 func Save(u *pg.Unit, changed []Changed) {
 	n := len(changed)
@@ -143,11 +149,7 @@ func Save(u *pg.Unit, changed []Changed) {
 			u.Write(`UPDATE orders SET address = $2::text::jsonb WHERE order_id = $1`, c.ID, encodeAddress(c.Address))
 		}
 	}
-	u.Guard(n, `UPDATE orders o SET status = v.status, reason = v.reason, cause = v.cause, goods = v.goods,
-	shipment = v.shipment, refund = v.refund, event_seq = v.event_seq, finished_at = v.finished_at
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[], $9::int[], $10::bigint[], $11::timestamptz[])
-	AS v(order_id, was, was_seq, status, reason, cause, goods, shipment, refund, event_seq, finished_at)
-WHERE o.order_id = v.order_id AND o.status = v.was AND o.event_seq = v.was_seq`,
+	u.Guard(n, saveOrders,
 		ids, was, wasSeq, status, reason, cause, goods, shipment, refund, seq, finished)
 }
 

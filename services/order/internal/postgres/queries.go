@@ -78,12 +78,14 @@ func scanLines(rows pgx.Rows) ([]Line, error) {
 	})
 }
 
-// After reads the entries of many timelines, each after its own id, in order.
-func (s Store) After(ctx context.Context, ids []string, after []int64) ([]Line, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT h.id, h.order_id, h.at, h.event, h.status, h.detail
+const linesAfter = `SELECT h.id, h.order_id, h.at, h.event, h.status, h.detail
 FROM unnest($1::text[], $2::bigint[]) AS w(order_id, after)
 CROSS JOIN LATERAL (SELECT * FROM order_history h WHERE h.order_id = w.order_id AND h.id > w.after ORDER BY h.id LIMIT 200) h
-ORDER BY h.order_id, h.id`, ids, after)
+ORDER BY h.order_id, h.id`
+
+// After reads the entries of many timelines, each after its own id, in order.
+func (s Store) After(ctx context.Context, ids []string, after []int64) ([]Line, error) {
+	rows, err := s.Pool.Query(ctx, linesAfter, ids, after)
 	if err != nil {
 		return nil, fmt.Errorf("read timelines: %w", err)
 	}
@@ -105,8 +107,29 @@ type Filter struct {
 	Limit    int
 }
 
-// List reads orders, newest first. The index is by tenant; a viewer of all tenants gets the newest of each, merged. Tenants are found
-// by stepping through the index, one probe each, so no order is read that is not shown or filtered.
+// listOrders reads a page. A customer's orders and a tenant's have an index each. A viewer of all tenants gets the newest of each,
+// merged: tenants are found by stepping through the index, one probe each, so no order is read that is not shown or
+// filtered out.
+func listOrders(customer bool) string {
+	own := "$2::text IS NULL" // keeps the numbers of the parameters
+	if customer {
+		own = "customer = $2::text"
+	}
+	return `WITH RECURSIVE tenants AS (
+	SELECT coalesce($1::bigint, (SELECT min(tenant) FROM orders)) AS tenant
+	UNION ALL
+	SELECT (SELECT min(o.tenant) FROM orders o WHERE o.tenant > t.tenant) FROM tenants t WHERE t.tenant IS NOT NULL AND $1::bigint IS NULL)
+SELECT o.* FROM tenants t CROSS JOIN LATERAL (
+	SELECT ` + columns + ` FROM orders
+	WHERE tenant = t.tenant AND ` + own + `
+		AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR reason = $4)
+		AND created_at >= coalesce($5::timestamptz, '-infinity') AND created_at < coalesce($6::timestamptz, 'infinity')
+		AND (created_at, order_id) < (coalesce($7::timestamptz, 'infinity'), coalesce($8::text, ''))
+	ORDER BY created_at DESC, order_id DESC LIMIT $9) o
+ORDER BY created_at DESC, order_id DESC LIMIT $9`
+}
+
+// List reads orders, newest first.
 func (s Store) List(ctx context.Context, f Filter) ([]*order.Order, error) {
 	null := func(s string) *string {
 		if s == "" {
@@ -124,19 +147,7 @@ func (s Store) List(ctx context.Context, f Filter) ([]*order.Order, error) {
 	if !f.All {
 		tenant = &f.Tenant
 	}
-	rows, err := s.Pool.Query(ctx, `WITH RECURSIVE tenants AS (
-	SELECT coalesce($1::bigint, (SELECT min(tenant) FROM orders)) AS tenant
-	UNION ALL
-	SELECT (SELECT min(o.tenant) FROM orders o WHERE o.tenant > t.tenant) FROM tenants t WHERE t.tenant IS NOT NULL AND $1::bigint IS NULL)
-SELECT o.* FROM tenants t CROSS JOIN LATERAL (
-	SELECT `+columns+` FROM orders
-	WHERE tenant = t.tenant
-		AND ($2::text IS NULL OR customer = $2)
-		AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR reason = $4)
-		AND created_at >= coalesce($5::timestamptz, '-infinity') AND created_at < coalesce($6::timestamptz, 'infinity')
-		AND (created_at, order_id) < (coalesce($7::timestamptz, 'infinity'), coalesce($8::text, ''))
-	ORDER BY created_at DESC, order_id DESC LIMIT $9) o
-ORDER BY created_at DESC, order_id DESC LIMIT $9`,
+	rows, err := s.Pool.Query(ctx, listOrders(f.Customer != ""),
 		tenant, null(f.Customer), null(f.Status), null(f.Reason), at(f.From), at(f.To), at(f.Before), null(f.BeforeID), f.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list orders: %w", err)
@@ -155,6 +166,14 @@ type Taken struct {
 	Fingerprint [32]byte
 }
 
+// findTaken is two searches, each by its index; one condition with OR would read the whole table. An order that both find
+// comes twice.
+const findTaken = `SELECT coalesce(key, ''), fingerprint, ` + columns + ` FROM orders WHERE order_id = ANY($1)
+UNION ALL
+SELECT coalesce(key, ''), fingerprint, ` + columns + `
+FROM unnest($2::bigint[], $3::text[], $4::text[]) AS by(by_tenant, by_customer, by_key)
+JOIN orders ON tenant = by_tenant AND customer = by_customer AND key = by_key`
+
 // FindTaken queues the search for orders by id, and by the keys of callers. The slice is filled when the unit fetches.
 func FindTaken(u *pg.Unit, orders []*order.Order) *[]Taken {
 	taken := new([]Taken)
@@ -166,9 +185,7 @@ func FindTaken(u *pg.Unit, orders []*order.Order) *[]Taken {
 			keys[i] = &o.Key
 		}
 	}
-	u.Read(`SELECT coalesce(key, ''), fingerprint, `+columns+` FROM orders WHERE order_id = ANY($1)
-	OR (tenant, customer, key) IN (SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[]) AS k(t, c, k) WHERE k.k IS NOT NULL)`,
-		ids, tenants, customers, keys).Query(func(rows pgx.Rows) error {
+	u.Read(findTaken, ids, tenants, customers, keys).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			t := Taken{}
 			var print []byte
@@ -199,6 +216,13 @@ type Due struct {
 	Late bool // past its deadline
 }
 
+const (
+	dueWatches = `SELECT due_at, order_id FROM order_watch WHERE due_at <= now() ORDER BY due_at, order_id LIMIT $1 FOR UPDATE SKIP LOCKED`
+	stillOpen  = `SELECT ` + columns + ` FROM orders WHERE order_id = ANY($1) AND status IN ('pending', 'paying')`
+	unwatch    = `DELETE FROM order_watch w USING unnest($1::timestamptz[], $2::text[]) AS d(due_at, order_id)
+WHERE w.due_at = d.due_at AND w.order_id = d.order_id`
+)
+
 // Sweep moves the watch on, in one transaction: entries of orders that have left pending and paying are deleted, those of
 // pending orders come again after ask, those of paying ones at their deadline, and what is past its deadline after ask as
 // well, until it has moved. It returns the pending and the late ones. Replicas take different entries.
@@ -209,7 +233,7 @@ func (s Store) Sweep(ctx context.Context, ask time.Duration, limit int) (due []D
 		var ids []string
 		var now time.Time
 		u.Read(`SELECT now()`).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
-		u.Read(`SELECT due_at, order_id FROM order_watch WHERE due_at <= now() ORDER BY due_at, order_id LIMIT $1 FOR UPDATE SKIP LOCKED`, limit).Query(func(rows pgx.Rows) error {
+		u.Read(dueWatches, limit).Query(func(rows pgx.Rows) error {
 			var at time.Time
 			var id string
 			_, err := pgx.ForEachRow(rows, []any{&at, &id}, func() error {
@@ -226,7 +250,7 @@ func (s Store) Sweep(ctx context.Context, ask time.Duration, limit int) (due []D
 			return nil
 		}
 		// Not locked: an order never comes back to pending or paying, and whoever acts on what was seen here looks again.
-		u.Read(`SELECT `+columns+` FROM orders WHERE order_id = ANY($1) AND status IN ('pending', 'paying')`, ids).Query(func(rows pgx.Rows) error {
+		u.Read(stillOpen, ids).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				o, err := scanOrder(rows)
 				if err != nil {
@@ -239,8 +263,7 @@ func (s Store) Sweep(ctx context.Context, ask time.Duration, limit int) (due []D
 		if err := u.Fetch(ctx); err != nil {
 			return err
 		}
-		u.Write(`DELETE FROM order_watch w USING unnest($1::timestamptz[], $2::text[]) AS d(due_at, order_id)
-WHERE w.due_at = d.due_at AND w.order_id = d.order_id`, stamps, ids)
+		u.Write(unwatch, stamps, ids)
 		var orders []*order.Order
 		var next []time.Time
 		for _, d := range due {

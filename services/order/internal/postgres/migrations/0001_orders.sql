@@ -40,8 +40,9 @@ CREATE TABLE orders (
     CONSTRAINT orders_fingerprint CHECK (octet_length(fingerprint) = 32)
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX orders_key ON orders (tenant, customer, key) WHERE key IS NOT NULL;
--- A list is read per tenant, newest first; who sees all tenants gets their lists merged.
+-- A list is read per tenant or per customer, newest first; who sees all tenants gets their lists merged.
 CREATE INDEX orders_newest ON orders (tenant, created_at, order_id);
+CREATE INDEX orders_own ON orders (tenant, customer, created_at, order_id);
 
 -- The timeline: what arrived and where it left the order. Ids are given under the order's lock, so within an order they
 -- grow in the order of the commits, and a stream can resume after one.
