@@ -79,8 +79,9 @@ func Run(t *testing.T, o Options) Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &suite{T: t, Options: o, pool: pool, random: rand.New(rand.NewPCG(o.Seed, 1)), env: []string{
-		roleEnv + "=replica", urlEnv + "=" + url, brokersEnv + "=" + strings.Join(o.Brokers, ","),
+	run := uuid.NewString()
+	s := &suite{T: t, Options: o, run: run, pool: pool, random: rand.New(rand.NewPCG(o.Seed, 1)), env: []string{
+		roleEnv + "=replica", runEnv + "=" + run, urlEnv + "=" + url, brokersEnv + "=" + strings.Join(o.Brokers, ","),
 	}}
 	for i := range s.replicas {
 		s.replicas[i] = startProcess(t, fmt.Sprint("replica", i), s.env)
@@ -105,6 +106,7 @@ func Run(t *testing.T, o Options) Report {
 type suite struct {
 	*testing.T
 	Options
+	run      string
 	pool     *pgxpool.Pool
 	random   *rand.Rand
 	env      []string
@@ -275,7 +277,7 @@ func (s *suite) verifyTopic(r *Report, committed map[string]int64) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), settleWait)
 	defer cancel()
-	c, err := stream.NewConsumer(ctx, stream.Config{Brokers: s.Brokers, Log: zap.NewNop()}, "conformance-"+uuid.NewString(), []string{topic}, stream.ConsumerOptions{})
+	c, err := stream.NewConsumer(ctx, stream.Config{Brokers: s.Brokers, Log: zap.NewNop()}, "conformance-check-"+s.run, []string{topic}, stream.ConsumerOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -287,6 +289,9 @@ func (s *suite) verifyTopic(r *Report, committed map[string]int64) {
 			e, err := stream.DecodeMessage(m)
 			if err != nil {
 				s.Errorf("%s/%d offset %d: %v", m.Topic, m.Partition, m.Offset, err)
+				continue
+			}
+			if e.Source != sourceOf(s.run) {
 				continue
 			}
 			r.Published++

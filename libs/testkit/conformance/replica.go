@@ -36,6 +36,7 @@ const (
 	urlEnv     = "CONFORMANCE_POSTGRES"
 	brokersEnv = "CONFORMANCE_BROKERS"
 	dirEnv     = "CONFORMANCE_DIR"
+	runEnv     = "CONFORMANCE_RUN" // brokers may remember other runs
 )
 
 const (
@@ -121,7 +122,7 @@ func replica() error {
 		return err
 	}
 	log = log.With(zap.Int("pid", os.Getpid()))
-	url := os.Getenv(urlEnv)
+	url, run := os.Getenv(urlEnv), os.Getenv(runEnv)
 	pool, err := pg.Open(ctx, url, log, migrations...)
 	if err != nil {
 		return err
@@ -137,13 +138,13 @@ func replica() error {
 	}
 	defer producer.Close()
 	if err := untilDone(ctx, func() (err error) {
-		consumer, err = stream.NewConsumer(ctx, config, group, []string{topic}, stream.ConsumerOptions{})
+		consumer, err = stream.NewConsumer(ctx, config, "conformance-"+run, []string{topic}, stream.ConsumerOptions{})
 		return err
 	}); err != nil {
 		return err
 	}
-	out := outbox.New(outbox.Options{Source: "conformance", Pool: pool, DatabaseURL: url, Producer: producer, Log: log, Registry: registry})
-	in := inbox.New(inbox.Options{Group: group, Pool: pool, Wants: event.Types(), Handler: effect, Log: log, Registry: registry})
+	out := outbox.New(outbox.Options{Source: run, Pool: pool, DatabaseURL: url, Producer: producer, Log: log, Registry: registry})
+	in := inbox.New(inbox.Options{Group: "conformance-" + run, Pool: pool, Wants: event.Types(), Handler: effect(sourceOf(run)), Log: log, Registry: registry})
 
 	var running sync.WaitGroup
 	failed := make(chan error, 3)
@@ -230,14 +231,23 @@ func write(ctx context.Context, pool *pgxpool.Pool, out *outbox.Outbox) error {
 	})
 }
 
-// effect appends what arrives.
-func effect(_ context.Context, u *pg.Unit, batch []event.Event) error {
-	subjects, seqs, ids := make([]string, len(batch)), make([]int64, len(batch)), make([][16]byte, len(batch))
-	for i, e := range batch {
-		subjects[i], seqs[i], ids[i] = e.Subject, e.Seq, e.ID
+// sourceOf is the source of a run's events.
+func sourceOf(run string) string { return "/waybill/" + run }
+
+// effect appends what arrives from source.
+func effect(source string) inbox.Handler {
+	return func(_ context.Context, u *pg.Unit, batch []event.Event) error {
+		var subjects []string
+		var seqs []int64
+		var ids [][16]byte
+		for _, e := range batch {
+			if e.Source == source {
+				subjects, seqs, ids = append(subjects, e.Subject), append(seqs, e.Seq), append(ids, e.ID)
+			}
+		}
+		u.Write(`INSERT INTO effects (subject, seq, event_id) SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[]) AS e`, subjects, seqs, ids)
+		return nil
 	}
-	u.Write(`INSERT INTO effects (subject, seq, event_id) SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[]) AS e`, subjects, seqs, ids)
-	return nil
 }
 
 // report writes this process's counters into the database, for its memory does not survive it.
