@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -164,21 +162,10 @@ not touched.`,
 			if err := stack.Remove(c.data); err != nil {
 				return err
 			}
-			c.out.Line("%s %s is empty", c.out.Paint(terminal.Green, "✓"), c.data)
+			c.out.Line("%s the data in %s is deleted", c.out.Paint(terminal.Green, "✓"), c.data)
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "really")
 	return cmd
-}
-
-// names are those of what has a log.
-func names(s stack.State) []string {
-	byName := map[string]bool{}
-	for _, e := range s.Processes {
-		if e.Log != "" {
-			byName[e.Name] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(byName))
 }

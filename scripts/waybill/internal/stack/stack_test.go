@@ -163,7 +163,17 @@ func TestStack(t *testing.T) {
 	if _, err := Load(o.Data); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("err = %v", err)
 	}
+	theirs := filepath.Join(o.Data, "notes")
+	if err := os.WriteFile(theirs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := Remove(o.Data); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(o.Data, "*")); !slices.Equal(left, []string{theirs}) {
+		t.Errorf("what is left: %v", left)
+	}
+	if err := errors.Join(os.Remove(theirs), os.WriteFile(filepath.Join(o.Data, "lock"), nil, 0o600), Remove(o.Data)); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(o.Data); !errors.Is(err, os.ErrNotExist) {

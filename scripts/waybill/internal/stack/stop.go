@@ -37,7 +37,12 @@ func Stop(ctx context.Context, data string) error {
 	return nil
 }
 
-// Remove deletes a data directory. It refuses one that was not made by Up.
+// made lists what a stack writes into its data directory. What else lies there is
+// somebody else's.
+var made = []string{"bin", "kafka", "keys", "logs", "postgres", "sandbox", "secrets.json", "state.json", "lock"}
+
+// Remove deletes what stacks have written into a data directory, and the directory
+// itself where nothing else is in it. It refuses one that was not made by Up.
 func Remove(data string) error {
 	if _, err := os.Stat(data); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -50,10 +55,17 @@ func Remove(data string) error {
 		return err
 	}
 	defer f.Close()
+	// Where root started it, PostgreSQL's data may lie elsewhere.
 	if dir, err := postgres.Place(filepath.Join(data, "postgres")); err == nil {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(data)
+	for _, name := range made {
+		if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
+			return err
+		}
+	}
+	_ = os.Remove(data) // unless there is something else in it
+	return nil
 }
