@@ -15,14 +15,17 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	orderv1 "github.com/waybill-dev/waybill/proto/gen/waybill/order/v1"
 	"github.com/waybill-dev/waybill/scripts/waybill/internal/client"
 )
 
@@ -332,7 +335,7 @@ func (r *run) see(rec *kgo.Record, now time.Time) {
 			r.total.Add(1)
 			if !r.begin.IsZero() && !r.over {
 				r.ended++
-				r.byStatus[status]++
+				r.byStatus[strings.TrimSpace(status+" "+reason(string(h.Value), rec.Value))]++
 			}
 			if o.measured {
 				r.latency = append(r.latency, now.Sub(o.at).Seconds()*1000)
@@ -344,6 +347,28 @@ func (r *run) see(rec *kgo.Record, now time.Time) {
 		}
 		return
 	}
+}
+
+// reason is why an order did not complete: nobody can work on "37 failed".
+func reason(typ string, value []byte) string {
+	var m interface {
+		proto.Message
+		GetReason() string
+	}
+	switch event.Type(typ) {
+	case event.OrderCancelled:
+		m = &orderv1.OrderCancelled{}
+	case event.OrderFailed:
+		m = &orderv1.OrderFailed{}
+	case event.OrderAttention:
+		m = &orderv1.OrderAttention{}
+	default:
+		return ""
+	}
+	if err := proto.Unmarshal(value, m); err != nil {
+		return err.Error()
+	}
+	return m.GetReason()
 }
 
 func (r *run) drain(ctx context.Context) time.Duration {
