@@ -11,7 +11,8 @@ modules = $(shell GOWORK= go list -m -f '{{.Dir}}')
 # Unit tests and images use what each module's own go.mod says; the workspace is for
 # development and for the stories.
 alone := GOWORK=off
-WAYBILL := env GOWORK= go run ./scripts/waybill
+# Built, not `go run`: that ends with an error after Ctrl-C, however well the program did.
+WAYBILL := env GOWORK= go build -o bin/waybill ./scripts/waybill && exec bin/waybill
 
 # The race detector needs a C compiler.
 race := $(shell cc="$$(go env CC)"; if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$${cc%% *}" >/dev/null; then echo -race; fi)
@@ -22,7 +23,7 @@ help: ## List the targets
 
 .PHONY: up
 up: ## Build and start everything, place a sample order, stay until Ctrl-C (ARGS="--port-base 20000" …)
-	@exec $(WAYBILL) up $(ARGS)
+	@$(WAYBILL) up $(ARGS)
 
 .PHONY: status down reset
 status: ## What runs, whether it is ready, what it takes
