@@ -20,6 +20,7 @@ type world struct {
 	queue map[string][]Fact
 
 	captured, refunded, released, goodsBack, shipped int
+	shipments, failures                              int // asked for; shipments and refunds that failed for good
 	refundsAsked                                     int
 }
 
@@ -125,9 +126,11 @@ func (w *world) react(typ event.Type) {
 }
 
 func (w *world) ship(n int) {
+	w.shipments++
 	w.push("shipping", Fact{Event: ShippingRequested, Attempt: n})
 	w.push("shipping", Fact{Event: ShippingProgress, Attempt: n})
 	if n <= w.plan.shipmentsBad {
+		w.failures++
 		w.push("shipping", Fact{Event: ShippingFailed, Attempt: n})
 		return
 	}
@@ -138,6 +141,7 @@ func (w *world) ship(n int) {
 func (w *world) refund(n int) {
 	f := Fact{Event: PaymentRefunded, Amount: w.o.Amount, Currency: "EUR", Attempt: n}
 	if n <= w.plan.refundFails {
+		w.failures++
 		f = Fact{Event: PaymentRefundFailed, Attempt: n}
 	} else {
 		w.refunded = 1
@@ -275,7 +279,8 @@ func TestEveryStoryEndsBalanced(t *testing.T) {
 				f := w.queue[m][0]
 				w.deliver(t, m)
 				// The payment service tells outcomes again when it is asked again; inventory answers as often as it is asked.
-				if f.Event == PaymentProcessed || f.Event == w.plan.stock {
+				// A failed attempt may be told of again when its successor is under way.
+				if f.Event == PaymentProcessed || f.Event == w.plan.stock || f.Event == PaymentRefundFailed || f.Event == ShippingFailed {
 					told = append(told, f)
 				}
 			}
@@ -324,6 +329,12 @@ func check(t *rapid.T, w *world) {
 		if n := count(w.sent, typ); n > 1 {
 			t.Fatalf("%s was sent %d times", typ, n)
 		}
+	}
+	if w.shipments != o.Shipment {
+		t.Fatalf("%d shipments asked for, the order counts %d", w.shipments, o.Shipment)
+	}
+	if n := count(w.sent, event.OrderAttention); n > w.failures {
+		t.Fatalf("%d tickets for %d failures", n, w.failures)
 	}
 	if w.refundsAsked != o.Refund {
 		t.Fatalf("%d refunds asked for, the order counts %d", w.refundsAsked, o.Refund)
