@@ -38,8 +38,9 @@ way to find out how many can be done. With --rate it is an open one: the way to 
 how long one takes.
 
 The load comes from this process; its own CPU time and the sandbox's are listed apart. The
-stack should have been started with --sandbox-step 0 --log-level warn.`,
-		Example: `  waybill up --sandbox-step 0 --log-level warn
+stack should have been started with --sandbox-step 0 --log-level warn --rate-limit 0: the
+load is one user, who would be let through 500 times a second.`,
+		Example: `  waybill up --sandbox-step 0 --log-level warn --rate-limit 0
   waybill bench orders
   waybill bench orders --rate 1000 --duration 30s
   waybill bench orders --json`,
