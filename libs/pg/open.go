@@ -28,7 +28,7 @@ const (
 	// service has one consumer, one intake and a few sweepers; more connections make two cores slower, not faster.
 	maxConns = 4
 	// openWait is how long Open tries. A database that is away longer is reported, and the process starts again.
-	openWait = 30 * time.Second
+	openWait = 60 * time.Second
 )
 
 // sessionSettings hold for every connection of the pool.
@@ -43,7 +43,7 @@ var sessionSettings = map[string]string{
 	"timezone":                            "UTC",
 }
 
-// Open connects to the database, waits up to 30 s until the server answers, and brings each set of migrations up to date,
+// Open connects to the database, waits up to 60 s until the server answers, and brings each set of migrations up to date,
 // in order, under an advisory lock so that replicas may start together.
 func Open(ctx context.Context, url string, log *zap.Logger, sets ...Migrations) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)

@@ -4,12 +4,14 @@ go 1.26.0
 
 require (
 	github.com/go-chi/chi/v5 v5.5.0
+	github.com/google/go-cmp v0.7.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/sethvargo/go-envconfig v1.4.3
 	github.com/waybill-dev/waybill/libs v0.0.0
 	github.com/waybill-dev/waybill/libs/testkit v0.0.0
 	github.com/waybill-dev/waybill/proto v0.0.0
 	go.uber.org/goleak v1.3.0
+	pgregory.net/rapid v1.3.0
 )
 
 require (
