@@ -123,8 +123,9 @@ func replica() error {
 	}
 	log = log.With(zap.Int("pid", os.Getpid()))
 	url, run := os.Getenv(urlEnv), os.Getenv(runEnv)
-	pool, err := pg.Open(ctx, url, log, migrations...)
-	if err != nil {
+	// A fault may hit a process that starts, and its supervisor would start it again.
+	var pool *pgxpool.Pool
+	if err := untilDone(ctx, func() (err error) { pool, err = pg.Open(ctx, url, log, migrations...); return err }); err != nil {
 		return err
 	}
 	defer pool.Close()
@@ -132,7 +133,6 @@ func replica() error {
 	config := stream.Config{Brokers: strings.Split(os.Getenv(brokersEnv), ","), ClientID: "conformance", Log: log, Registry: registry}
 	var producer *stream.Producer
 	var consumer *stream.Consumer
-	// Brokers may take longer to start than connecting is tried; a supervisor would start this process again.
 	if err := untilDone(ctx, func() (err error) { producer, err = stream.NewProducer(ctx, config); return err }); err != nil {
 		return err
 	}
