@@ -72,21 +72,22 @@ FROM reservations WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE`
 SELECT order_id, tenant, state, product_ids, quantities, total, currency, reason, due_at, event_seq
 FROM reservations WHERE order_id = ANY($1) AND (state = 'HELD' OR order_id = ANY($2)) ORDER BY order_id FOR UPDATE`
 
+	// Locks are taken without a join. Where a row was changed while its lock was waited for, PostgreSQL evaluates the
+	// statement again for that row alone (EvalPlanQual), and a join with a UNION ALL then lost the row: an order was
+	// refused for a product that was there. Tenants times products may lock a row too many; it is not used.
 	lockProducts = `
 SELECT p.tenant, p.product_id, p.name, p.price, p.currency, p.on_hand, p.reserved, p.event_seq
 FROM products p
-WHERE (p.tenant, p.product_id) IN (SELECT * FROM unnest($1::bigint[], $2::text[]))
+WHERE p.tenant = ANY($1) AND p.product_id = ANY($2)
 ORDER BY p.tenant, p.product_id FOR UPDATE`
 
 	// The reservations are locked by the statement before, so their items stand still.
 	lockProductsOf = `
 SELECT p.tenant, p.product_id, p.name, p.price, p.currency, p.on_hand, p.reserved, p.event_seq
 FROM products p
-WHERE (p.tenant, p.product_id) IN (
-    SELECT * FROM unnest($1::bigint[], $2::text[])
-    UNION ALL
-    SELECT r.tenant, unnest(r.product_ids) FROM reservations r WHERE r.order_id = ANY($3))
-ORDER BY p.tenant, p.product_id FOR UPDATE OF p`
+WHERE p.tenant = ANY($1::bigint[] || ARRAY(SELECT r.tenant FROM reservations r WHERE r.order_id = ANY($3)))
+  AND p.product_id = ANY($2::text[] || ARRAY(SELECT unnest(r.product_ids) FROM reservations r WHERE r.order_id = ANY($3)))
+ORDER BY p.tenant, p.product_id FOR UPDATE`
 )
 
 // load queues the locks, in the platform's order, and fills the book when the unit fetches.
