@@ -34,7 +34,7 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // required is the caller's to check. It never accepts null: absence is written by leaving the member out.
 func Decode[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	var v T
-	if err := checkMedia(r); err != nil {
+	if err := Media(r); err != nil {
 		return v, err
 	}
 	buf := buffers.Get().(*bytes.Buffer)
@@ -60,7 +60,9 @@ func Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-func checkMedia(r *http.Request) error {
+// Media refuses a body that does not say that it is plain JSON. Decode does it; a handler that reads the raw body, because it is signed,
+// does it itself.
+func Media(r *http.Request) error {
 	unsupported := func(detail string) error {
 		return New(http.StatusUnsupportedMediaType, "unsupported-media-type", detail)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -50,8 +49,8 @@ func (a *api) webhook(w http.ResponseWriter, r *http.Request) error {
 	if err := problem.Query(r); err != nil {
 		return err
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return problem.New(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type must be application/json")
+	if err := problem.Media(r); err != nil {
+		return err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, problem.MaxBody))
 	var large *http.MaxBytesError

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -32,8 +31,8 @@ func (a *api) webhook(w http.ResponseWriter, r *http.Request) error {
 	if err := problem.Query(r); err != nil {
 		return err
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return problem.New(http.StatusUnsupportedMediaType, "unsupported-media-type", "Content-Type must be application/json")
+	if err := problem.Media(r); err != nil {
+		return err
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, problem.MaxBody))
 	if large := new(http.MaxBytesError); errors.As(err, &large) {
