@@ -61,8 +61,15 @@ func missing(pointer string) error {
 	return problem.New(http.StatusBadRequest, "missing-field", "a member is missing").Field(pointer, "required")
 }
 
-// Login is POST /auth/login.
+func tooLong(pointer string) error {
+	return problem.New(http.StatusUnprocessableEntity, "invalid-field", "names and passwords have at most 128 bytes").Field(pointer, "at most 128 bytes")
+}
+
+// Login is POST /auth/login. It takes no parameter, least of all a password that would then stand in somebody's log.
 func (l *Login) Login(w http.ResponseWriter, r *http.Request) error {
+	if err := problem.Query(r); err != nil {
+		return err
+	}
 	in, err := problem.Decode[struct {
 		Username string `json:"username"`
 		Password string `json:"password"`
@@ -74,8 +81,10 @@ func (l *Login) Login(w http.ResponseWriter, r *http.Request) error {
 		return missing("/username")
 	case in.Password == "":
 		return missing("/password")
-	case len(in.Password) > password.MaxLength || len(in.Username) > password.MaxLength:
-		return problem.New(http.StatusUnprocessableEntity, "invalid-field", "names and passwords have at most 128 bytes")
+	case len(in.Username) > password.MaxLength:
+		return tooLong("/username")
+	case len(in.Password) > password.MaxLength:
+		return tooLong("/password")
 	}
 	user, err := l.check(r, in.Username, in.Password)
 	if err != nil {
@@ -128,6 +137,9 @@ func (l *Login) grant(w http.ResponseWriter, u User, refresh Token) error {
 
 // Refresh is POST /auth/refresh.
 func (l *Login) Refresh(w http.ResponseWriter, r *http.Request) error {
+	if err := problem.Query(r); err != nil {
+		return err
+	}
 	in, err := problem.Decode[struct {
 		RefreshToken string `json:"refresh_token"`
 	}](w, r)
@@ -158,6 +170,9 @@ func (l *Login) Refresh(w http.ResponseWriter, r *http.Request) error {
 
 // Logout is POST /auth/logout, with an access token. A body names the session to end; without one all of the user's end.
 func (l *Login) Logout(w http.ResponseWriter, r *http.Request) error {
+	if err := problem.Query(r); err != nil {
+		return err
+	}
 	var token *Token
 	if r.ContentLength != 0 {
 		in, err := problem.Decode[struct {
