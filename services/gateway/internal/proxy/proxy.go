@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -105,7 +106,7 @@ func (p *Proxy) Handler(to route.Route) (http.Handler, error) {
 			problem.Write(w, r, problem.New(http.StatusRequestEntityTooLarge, "body-too-large", "the body is too large"))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = incoming{http.MaxBytesReader(w, r.Body, maxBody)}
 		if to.Timeout > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), to.Timeout)
 			defer cancel()
@@ -114,6 +115,21 @@ func (p *Proxy) Handler(to route.Route) (http.Handler, error) {
 		}
 		p.stream(reverse, w, r)
 	}), nil
+}
+
+// incoming is the client's body. What goes wrong with it is the client's doing, and must not look like the service's.
+type incoming struct{ io.ReadCloser }
+
+type clientError struct{ error }
+
+func (e clientError) Unwrap() error { return e.error }
+
+func (b incoming) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = clientError{err}
+	}
+	return n, err
 }
 
 // stream has no end of its own: it ends with its reader, its service, or the gateway.
@@ -205,10 +221,15 @@ func clean(r *http.Response) error {
 // fail answers where a service did not.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	var tooLarge *http.MaxBytesError
+	var client clientError
 	var p *problem.Problem
 	switch {
 	case errors.As(err, &tooLarge):
 		p = problem.New(http.StatusRequestEntityTooLarge, "body-too-large", "the body is too large")
+	case errors.As(err, &client) && timeout(client.error):
+		p = problem.New(http.StatusRequestTimeout, "request-timeout", "the body took too long")
+	case errors.As(err, &client):
+		p = problem.New(http.StatusBadRequest, "malformed-request", "the body cannot be read")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timeout(err):
 		p = problem.New(http.StatusGatewayTimeout, "upstream-timeout", "the service did not answer in time")
 	case errors.Is(err, context.Canceled):

@@ -5,9 +5,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -74,6 +76,20 @@ func TestLargeBodies(t *testing.T) {
 		h.ServeHTTP(rec, r)
 		if rec.Code != 413 {
 			t.Errorf("%s: %d %s", name, rec.Code, rec.Body)
+		}
+	}
+}
+
+// What is wrong with the body that a client sends is not the service's fault.
+func TestBrokenBodiesAreTheClients(t *testing.T) {
+	for want, err := range map[int]error{408: os.ErrDeadlineExceeded, 400: io.ErrUnexpectedEOF} {
+		h := through(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, time.Minute)
+		r := httptest.NewRequest("POST", "/orders", io.MultiReader(strings.NewReader("{"), iotest.ErrReader(err)))
+		r.ContentLength = 20
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		if rec.Code != want {
+			t.Errorf("%v: %d %s", err, rec.Code, rec.Body)
 		}
 	}
 }

@@ -3,7 +3,8 @@
 // net/http accepts a request with both Content-Length and Transfer-Encoding (the latter wins, the former is removed before a handler could
 // see it), folded header lines, and Transfer-Encoding in HTTP/1.0, which it ignores. All are allowed to a server and all are what request
 // smuggling is made of, so the gateway does not take them. The listener follows the framing of each connection, and where it finds one of
-// them it spoils the byte it stands at: net/http then sees a malformed header, answers 400 and closes, as for any other.
+// them it spoils the byte it stands at: net/http then sees a malformed header, answers 400 and closes, as for any other. Its answers to what
+// it cannot read are text; on their way out they become problem documents.
 //
 //	head line → header lines → (body of n bytes | chunk size → chunk → … → trailer lines) → head line …
 package wire
@@ -11,9 +12,13 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/waybill-dev/waybill/libs/problem"
 )
 
 // errFraming ends a connection whose chunks cannot be followed; net/http could not either.
@@ -38,6 +43,48 @@ func (l listener) Accept() (net.Conn, error) {
 type conn struct {
 	net.Conn
 	frame framing
+}
+
+// Write gives net/http's own refusals, which no handler sees, the form of all others.
+func (c *conn) Write(b []byte) (int, error) {
+	if doc := refusal(b); doc != nil {
+		if _, err := c.Conn.Write(doc); err != nil {
+			return 0, err
+		}
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// refusal is the problem document for what net/http says of a request that it cannot read, or nil where b is anything else. It is known by
+// its header, in one short write and without a Date, which no answer of a handler has.
+func refusal(b []byte) []byte {
+	const headers = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+	status, ok := bytes.CutPrefix(b, []byte("HTTP/1.1 "))
+	if !ok || len(b) > 512 {
+		return nil
+	}
+	line, _, ok := bytes.Cut(status, []byte(headers))
+	if !ok || len(line) < 3 || bytes.IndexByte(line, '\r') >= 0 {
+		return nil
+	}
+	code, err := strconv.Atoi(string(line[:3]))
+	if err != nil || code < 400 {
+		return nil
+	}
+	slug, detail := "malformed-request", "the request cannot be read"
+	switch code {
+	case http.StatusRequestHeaderFieldsTooLarge:
+		slug, detail = "header-too-large", "a header has at most 16 KiB"
+	case http.StatusNotImplemented:
+		slug, detail = "not-implemented", "chunked is the one transfer coding"
+	case http.StatusHTTPVersionNotSupported:
+		slug, detail = "http-version-unsupported", "HTTP/1.1 is spoken here"
+	}
+	title := http.StatusText(code)
+	body := fmt.Sprintf(`{"type":"urn:problem:%s","title":%q,"status":%d,"detail":%q}`+"\n", slug, title, code, detail)
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nCache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\n\r\n%s",
+		code, title, len(body), problem.ContentType, body)
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -169,6 +216,10 @@ func (f *framing) header(line string) bool {
 		f.hasLength, f.length = true, n
 	case "transfer-encoding":
 		f.hasCode = true
+	case "expect": // net/http would answer 417, without a word
+		if !strings.EqualFold(strings.TrimSpace(value), "100-continue") {
+			return false
+		}
 	}
 	return !(f.hasLength && f.hasCode) && !(f.hasCode && f.old)
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ func serve(t *testing.T) string {
 		}
 		fmt.Fprintf(w, "%s %d", r.URL.Path, len(b))
 	}))
+	s.Config.MaxHeaderBytes = 16 << 10
 	s.Listener = Listener(s.Listener)
 	s.Start()
 	t.Cleanup(s.Close)
@@ -58,6 +60,16 @@ func talk(t *testing.T, addr, raw string, piece int) string {
 			out = append(out, string(b))
 		} else {
 			out = append(out, fmt.Sprint(resp.StatusCode))
+			var doc struct{ Status int }
+			if resp.Header.Get("Content-Type") == "application/problem+json" && json.Unmarshal(b, &doc) == nil && doc.Status == resp.StatusCode {
+				if resp.Close {
+					return strings.Join(out, ", ")
+				}
+				continue
+			}
+			if len(b) > 0 { // the handler's own has none
+				t.Errorf("%d is no problem document: %s", resp.StatusCode, b)
+			}
 		}
 		if resp.Close {
 			return strings.Join(out, ", ")
@@ -89,6 +101,9 @@ func TestListener(t *testing.T) {
 		"folded header":        {"GET /a HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n" + last, "400"},
 		"folded with tab":      {"GET /a HTTP/1.1\r\nHost: x\r\nX: a\r\n\tb\r\n\r\n" + last, "400"},
 		"folded TE":            {"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + last, "400"},
+		"expects wonders":      {"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: wonders\r\n\r\nx" + last, "400"},
+		"large header":         {"GET /a HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("y", 64<<10) + "\r\n\r\n", "431"},
+		"version of tomorrow":  {"GET /a HTTP/3.0\r\nHost: x\r\n\r\n", "505"},
 		"space before colon":   {"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\nhello" + last, "400"},
 		"TE in 1.0":            {"POST /a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
 		"unknown coding":       {"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + last, "501"},
