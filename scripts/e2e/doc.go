@@ -14,6 +14,12 @@
 //	WAYBILL_E2E_GATEWAY=http://127.0.0.1:8080 \
 //	WAYBILL_E2E_SANDBOX=http://127.0.0.1:8090 go test ./...   # of Compose or a cluster
 //
+// badinput_test.go and its neighbours hold about a thousand bad inputs, each with the one
+// answer that it may have, and look afterwards whether anything of them was stored,
+// sent or logged:
+//
+//	go test -run 'TestBad|TestSlowClients' ./...
+//
 // What needs more than is given (Kafka's address, process ids to kill) is skipped, and
 // says so. WAYBILL_E2E_KAFKA=host:port runs the stack of their own on that Kafka.
 package e2e

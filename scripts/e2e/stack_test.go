@@ -22,7 +22,8 @@ var services = []string{"gateway", "order", "payment", "inventory", "shipping", 
 var platform struct {
 	gateway, sandbox string
 	kafka            []string
-	binary, data     string // of "waybill"; empty where the processes cannot be seen
+	addresses        map[string]string // by name; empty where only gateway and sandbox are known
+	binary, data     string            // of "waybill"; empty where the processes cannot be seen
 }
 
 // status is what "waybill status --json" prints.
@@ -92,6 +93,7 @@ func adopt() error {
 	if err != nil {
 		return err
 	}
+	platform.addresses = s.Addresses
 	platform.gateway, platform.sandbox = s.Addresses["gateway"], s.Addresses["sandbox"]
 	platform.kafka = strings.Split(s.Addresses["kafka"], ",")
 	return nil
