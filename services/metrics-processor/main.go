@@ -1,36 +1,86 @@
-// Command metrics-processor counts what happens on the platform. README.md tells what it reads and serves.
+// Command metrics-processor aggregates metrics. README.md tells what it reads and serves.
 package main
 
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/service"
 	"github.com/waybill-dev/waybill/libs/stream"
-	"github.com/waybill-dev/waybill/services/metrics-processor/internal/count"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/aggregate"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/exposition"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/httpapi"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/keeper"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/platform"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/postgres"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/statsd"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/wire"
 )
 
 //go:embed openapi.yaml
 var openAPI []byte
 
-func main() { service.Main("metrics-processor", run) }
+func main() {
+	service.Main("metrics-processor", run)
+}
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
+	topics := &aggregate.Source{Name: "kafka", Clamp: true, Replayed: true}
+	write, otlp := &aggregate.Source{Name: "remote_write"}, &aggregate.Source{Name: "otlp"}
+	lines, datagrams := &aggregate.Source{Name: "json"}, &aggregate.Source{Name: "statsd"}
+	if cfg.Instance == "" {
+		host, _ := os.Hostname() // replicas in containers have the same address
+		cfg.Instance = strings.NewReplacer(":", "-", "/", "-").Replace(host + "-" + s.Addr())
+	}
+	if cfg.StateDir == "" {
+		cfg.StateDir = filepath.Join(os.TempDir(), "waybill-metrics-processor")
+	}
+	survivor, former, err := keeper.Survivor(cfg.StateDir, cfg.Instance)
+	if err != nil { // a read-only file system, say: only the ledger's count of what a kill loses is missing
+		s.Log.Warn("counts do not survive a kill", zap.Error(err))
+		survivor = new(aggregate.Survivor)
+	}
+	a, err := aggregate.New(aggregate.Options{Series: cfg.Series, Survivor: survivor}, topics, write, otlp, lines, datagrams)
+	if err != nil {
+		return fmt.Errorf("make aggregator: %w", err)
+	}
+	var store *postgres.Store
+	if cfg.DatabaseURL == "" {
+		s.Log.Warn("no DATABASE_URL, windows end with the process")
+	} else {
+		pool, err := pg.Open(ctx, string(cfg.DatabaseURL), s.Log, postgres.Migrations)
+		if err != nil {
+			return fmt.Errorf("open database: %w", err)
+		}
+		defer pool.Close()
+		s.Check("postgres", pool.Ping)
+		store = postgres.New(pool, cfg.Instance)
+		if err := store.Load(ctx, a, func(id uuid.UUID) *aggregate.Survivor { return keeper.Of(former, id) }); err != nil {
+			return fmt.Errorf("load windows: %w", err)
+		}
+		survivor.Instance = store.ID()
+	}
+	keep := keeper.New(a, store, platform.NewRecorder(a, topics), s.Log)
+	s.Check("windows", keep.Healthy)
 	kafka := stream.Config{Brokers: cfg.KafkaBrokers, ClientID: s.Name, Log: s.Log, Registry: s.Registry, Partitions: cfg.Partitions}
 	if err := stream.EnsureTopics(ctx, kafka, event.Topics()); err != nil {
 		return fmt.Errorf("ensure topics: %w", err)
 	}
-	// Nobody waits for a count: larger batches are cheaper.
-	consumer, err := stream.NewConsumer(ctx, kafka, "metrics-processor", event.Topics(), stream.ConsumerOptions{Linger: 100 * time.Millisecond})
+	// A batch is a transaction, so one gathers for a second.
+	consumer, err := stream.NewConsumer(ctx, kafka, "metrics-processor", event.Topics(), stream.ConsumerOptions{Max: 16 << 10, Linger: time.Second})
 	if err != nil {
 		return fmt.Errorf("open consumer: %w", err)
 	}
@@ -46,25 +96,22 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		}
 		s.Go("pprof", func(ctx context.Context) error { return serveProfiles(ctx, profiles) })
 	}
-	counter := count.New()
-	s.Consume("consumer", func(ctx context.Context) error { return consumer.Run(ctx, counter.Consume) })
-	s.Serve(httpapi.New(counter, verifier.Middleware, openAPI))
-	return nil
-}
-
-// serveProfiles serves net/http/pprof until ctx ends. A profile that is being taken then is cut off.
-func serveProfiles(ctx context.Context, l net.Listener) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	s.Go("windows", keep.Run)
+	if cfg.RemoteURL != "" {
+		s.Go("remote write", func(ctx context.Context) error {
+			return exposition.Push(ctx, a, cfg.RemoteURL, http.DefaultClient, s.Log)
+		})
 	}
+	if cfg.StatsDAddr != "" {
+		server, err := statsd.Listen(cfg.StatsDAddr, func() *wire.StatsD { return wire.NewStatsD(a, datagrams) })
+		if err != nil {
+			return err
+		}
+		s.Go("statsd", server.Run)
+	}
+	s.Consume("consumer", func(ctx context.Context) error { return consumer.Run(ctx, keep.Consume) })
+	tokens := httpapi.Tokens{RemoteWrite: string(cfg.WriteToken), OTLP: string(cfg.OTLPToken), JSON: string(cfg.JSONToken)}
+	s.Serve(httpapi.New(httpapi.Options{Aggregator: a, Authenticate: verifier.Middleware, Draining: s.Draining(), OpenAPI: openAPI,
+		Sources: httpapi.Sources(a, tokens, write, otlp, lines)}))
 	return nil
 }

@@ -1,0 +1,161 @@
+// Package postgres keeps window snapshots and, in the same transaction, the offsets up to which the topics are in them.
+package postgres
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/waybill-dev/waybill/libs/pg"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/aggregate"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+// Migrations is the schema of the metrics processor.
+var Migrations = func() pg.Migrations {
+	root, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err)
+	}
+	return pg.Migrations{Name: "metrics", FS: root}
+}()
+
+// Store keeps the state of one instance.
+type Store struct {
+	pool     *pgxpool.Pool
+	instance string
+	id       uuid.UUID
+	cursor   aggregate.Cursor
+}
+
+// New makes a store. The name of an instance is the same after a restart, and no other replica's.
+func New(pool *pgxpool.Pool, instance string) *Store { return &Store{pool: pool, instance: instance} }
+
+// Partition is a part of a topic.
+type Partition struct {
+	Topic  string
+	Number int32
+}
+
+// Load has an empty aggregator go on from the last snapshot, if there is one. survived is asked for what the instance left.
+func (s *Store) Load(ctx context.Context, a *aggregate.Aggregator, survived func(id uuid.UUID) *aggregate.Survivor) error {
+	var totals, books []byte
+	err := s.pool.QueryRow(ctx, `SELECT id, totals, books FROM instances WHERE name = $1`, s.instance).Scan(&s.id, &totals, &books)
+	if err == pgx.ErrNoRows {
+		s.id = uuid.New()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	var series []aggregate.Identity
+	rows, err := s.pool.Query(ctx, `SELECT identity FROM series WHERE instance = $1 ORDER BY number`, s.instance)
+	if err != nil {
+		return fmt.Errorf("read series: %w", err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return fmt.Errorf("read series: %w", err)
+	}
+	for _, text := range texts {
+		var id aggregate.Identity
+		if err := json.Unmarshal(text, &id); err != nil {
+			return fmt.Errorf("read series: %w", err)
+		}
+		series = append(series, id)
+	}
+	rows, err = s.pool.Query(ctx, `SELECT closed, data FROM panes WHERE instance = $1 ORDER BY pane`, s.instance)
+	if err != nil {
+		return fmt.Errorf("read panes: %w", err)
+	}
+	var closed, open [][]byte
+	var isClosed bool
+	var data []byte
+	if _, err := pgx.ForEachRow(rows, []any{&isClosed, &data}, func() error {
+		if isClosed {
+			closed = append(closed, append([]byte(nil), data...))
+		} else {
+			open = append(open, append([]byte(nil), data...))
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read panes: %w", err)
+	}
+	s.cursor, err = a.Restore(series, closed, open, totals, books, survived(s.id))
+	return err
+}
+
+// ID names the instance's books.
+func (s *Store) ID() uuid.UUID { return s.id }
+
+// Next reads where a partition goes on; ok is false where nothing was read yet.
+func (s *Store) Next(ctx context.Context, p Partition) (next int64, ok bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT next FROM offsets WHERE topic = $1 AND partition = $2`, p.Topic, p.Number).Scan(&next)
+	if err == pgx.ErrNoRows {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read offset: %w", err)
+	}
+	return next, true, nil
+}
+
+// Move is how far a partition was read: from what the database says, to the next record.
+type Move struct{ From, To int64 }
+
+// Save writes what the aggregator has and the offsets that belong to it, or nothing. It fails when another replica has moved
+// one of the offsets.
+func (s *Store) Save(ctx context.Context, a *aggregate.Aggregator, moves map[Partition]Move) error {
+	snapshot, cursor := a.Snapshot(s.cursor)
+	numbers, identities := make([]int32, len(snapshot.Series)), make([]string, len(snapshot.Series))
+	for i, id := range snapshot.Series {
+		text, err := json.Marshal(id)
+		if err != nil {
+			return fmt.Errorf("encode series: %w", err)
+		}
+		numbers[i], identities[i] = int32(snapshot.First+i), string(text)
+	}
+	var panes []int64
+	var closed []bool
+	var data [][]byte
+	for pane, b := range snapshot.Closed {
+		panes, closed, data = append(panes, pane), append(closed, true), append(data, b)
+	}
+	for pane, b := range snapshot.Open {
+		panes, closed, data = append(panes, pane), append(closed, false), append(data, b)
+	}
+	totals := append([]byte{}, snapshot.Totals...)
+	err := pg.Do(ctx, s.pool, func(ctx context.Context, u *pg.Unit) error {
+		u.Write(`INSERT INTO instances (name, id, totals, books, saved_at) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (name) DO UPDATE SET totals = excluded.totals, books = excluded.books, saved_at = excluded.saved_at`,
+			s.instance, s.id, totals, snapshot.Books, time.Now())
+		if len(numbers) > 0 {
+			u.Write(`INSERT INTO series (instance, number, identity) SELECT $1, n, i::jsonb FROM unnest($2::int[], $3::text[]) AS x(n, i)
+				ON CONFLICT (instance, number) DO UPDATE SET identity = excluded.identity`, s.instance, numbers, identities)
+		}
+		u.Write(`DELETE FROM panes WHERE instance = $1 AND pane < $2`, s.instance, snapshot.Oldest)
+		if len(panes) > 0 {
+			u.Write(`INSERT INTO panes (instance, pane, closed, data) SELECT $1, p, c, d FROM unnest($2::bigint[], $3::boolean[], $4::bytea[]) AS x(p, c, d)
+				ON CONFLICT (instance, pane) DO UPDATE SET closed = excluded.closed, data = excluded.data`, s.instance, panes, closed, data)
+		}
+		for p, m := range moves {
+			u.Guard(1, `INSERT INTO offsets AS o (topic, partition, next) VALUES ($1, $2, $4)
+				ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next WHERE o.next = $3`, p.Topic, p.Number, m.From, m.To)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	s.cursor = cursor
+	return nil
+}
