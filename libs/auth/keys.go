@@ -45,13 +45,13 @@ func (k *keyring) get(kid string) (jwk.Key, int) {
 // find is the key of that id; an unknown id may cause a fetch, and those who ask meanwhile share it. None of the keys found means
 // ErrNoKeys: then it is not the token that is wrong.
 func (k *keyring) find(ctx context.Context, kid string) (jwk.Key, error) {
-	key, n := k.get(kid)
-	if key != nil {
+	if key, _ := k.get(kid); key != nil {
 		return key, nil
 	}
 	k.fetching.Lock()
 	defer k.fetching.Unlock()
-	if key, n = k.get(kid); key != nil {
+	key, n := k.get(kid)
+	if key != nil {
 		return key, nil
 	}
 	wait := unknownEvery

@@ -397,8 +397,7 @@ func TestConstraintsPanicsAndUnknownTypesArePoison(t *testing.T) {
 	b.in = b.another(func(batch []event.Event) {
 		for _, e := range batch {
 			if e.Subject == "o-panic" {
-				var m map[string]int
-				m["x"] = 1
+				panic("a bug in a handler")
 			}
 		}
 	})

@@ -18,6 +18,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// replaced is a key of a context that a middleware makes.
+type replaced struct{}
+
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func server(t *testing.T) (http.Handler, *Telemetry, *observer.ObservedLogs) {
@@ -28,7 +31,7 @@ func server(t *testing.T) (http.Handler, *Telemetry, *observer.ObservedLogs) {
 	r.Route("/things", func(r chi.Router) {
 		r.Use(func(next http.Handler) http.Handler { // a middleware that replaces the request, as auth does
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), parent, 1)))
+				next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), replaced{}, 1)))
 			})
 		})
 		r.Get("/{id}", func(w http.ResponseWriter, r *http.Request) {

@@ -23,7 +23,7 @@ func everywhere() (rows []row) {
 	for n := range 100 {
 		many += fmt.Sprintf("&p%d=1", n)
 	}
-	for _, r := range []row{
+	rows = append(rows, []row{
 		{name: "unknown path", as: customer, request: "GET /nothing/here", status: 404, slug: "not-found"},
 		{name: "unknown path, no token", request: "GET /nothing/here", status: 404, slug: "not-found"},
 		{name: "profiles are not public", as: admin, request: "GET /debug/pprof/", status: 404, slug: "not-found"},
@@ -60,9 +60,7 @@ func everywhere() (rows []row) {
 		{name: "trace", as: customer, request: "TRACE /orders", status: 405, slug: "method-not-allowed"},
 		{name: "invented method", as: customer, request: "BREW /orders", status: 405, slug: "method-not-allowed"},
 		{name: "method in small letters", as: customer, request: "gateway get /orders", status: 405, slug: "method-not-allowed"},
-	} {
-		rows = append(rows, r)
-	}
+	}...)
 	return rows
 }
 

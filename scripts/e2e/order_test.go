@@ -78,8 +78,7 @@ func TestOrderIsPaidAndDelivered(t *testing.T) {
 	if same := get[payment](t, customer, "/payment/"+o.OrderID); same != p {
 		t.Errorf("/payment says %+v, /payments %+v", same, p)
 	}
-	var shipment struct{ Status string }
-	shipment = get[struct{ Status string }](t, customer, "/shipping/"+o.OrderID)
+	shipment := get[struct{ Status string }](t, customer, "/shipping/"+o.OrderID)
 	if shipment.Status != "delivered" {
 		t.Errorf("shipment %+v", shipment)
 	}

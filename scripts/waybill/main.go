@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -55,7 +54,3 @@ func newRoot() *cobra.Command {
 	)
 	return root
 }
-
-// say prints what is not the result itself to standard error, so that results can be
-// piped.
-func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

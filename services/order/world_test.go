@@ -208,10 +208,7 @@ func (w *world) reserve(rw http.ResponseWriter, r *http.Request) {
 		case "sku-away":
 			continue
 		case "sku-lost":
-			lost = lost || first
-			if first {
-				break // the effect is there; nobody is told, not even by an event
-			}
+			lost = lost || first // the effect is there; nobody is told, not even by an event
 		case "sku-told":
 			// The answer is lost, and the event does the work.
 			lost = lost || first

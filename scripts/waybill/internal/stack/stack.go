@@ -197,7 +197,7 @@ func (s *Stack) startParts(ctx context.Context) error {
 			return err
 		}
 	} else if err := anyOf(o.Kafka)(ctx); err != nil {
-		return fmt.Errorf("Kafka at %s does not answer: %w\nStart it, or leave --kafka out to embed a broker", o.Kafka, err)
+		return fmt.Errorf("no Kafka answers at %s: %w\nStart it, or leave --kafka out to embed a broker", o.Kafka, err)
 	}
 	if o.Redis == "" {
 		p.Redis = o.Ports.Addr("redis")
@@ -205,7 +205,7 @@ func (s *Stack) startParts(ctx context.Context) error {
 			return err
 		}
 	} else if err := pings(o.Redis)(ctx); err != nil {
-		return fmt.Errorf("Redis at %s does not answer: %w\nStart it, or leave --redis out to embed one", o.Redis, err)
+		return fmt.Errorf("no Redis answers at %s: %w\nStart it, or leave --redis out to embed one", o.Redis, err)
 	}
 	return nil
 }
