@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -245,6 +246,34 @@ func TestDomainPackagesDoNoIO(t *testing.T) {
 	for _, d := range domainPackages {
 		if !seen[d] {
 			t.Errorf("there is no package %s", d)
+		}
+	}
+}
+
+// A failure whose handling is documented has a test, and the document says where it is.
+func TestFailureModesNameTestsThatExist(t *testing.T) {
+	doc, err := os.ReadFile("../docs/failure-modes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := regexp.MustCompile(`\[([^\]]+)\]\(([^)]+)\)`).FindAllSubmatch(doc, -1)
+	if len(links) < 50 {
+		t.Errorf("%d links; has the format changed?", len(links))
+	}
+	for _, l := range links {
+		name, file := string(l[1]), filepath.Join("../docs", string(l[2]))
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if strings.HasPrefix(name, "Test") && !strings.Contains(string(text), "func "+name+"(") {
+			t.Errorf("%s has no %s", file, name)
+		}
+	}
+	for _, l := range regexp.MustCompile(`(?m)^\| (order|payment|inventory|shipping) \| .*$`).FindAllString(string(doc), -1) {
+		if !strings.Contains(l, "[Test") && !strings.Contains(l, "of [TestService]") {
+			t.Errorf("no test: %s", l)
 		}
 	}
 }
