@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/sethvargo/go-envconfig"
 	"github.com/waybill-dev/waybill/libs/problem"
+	"github.com/waybill-dev/waybill/libs/testkit"
 	"go.uber.org/goleak"
 )
 
@@ -161,6 +162,7 @@ func TestReadinessNamesWhatIsMissing(t *testing.T) {
 	s, _, _ := start(t, env(), routes(), func(s *Service) {
 		s.Check("postgres", func(context.Context) error { return errors.New("no connection") })
 	})
+	testkit.Eventually(t, 5*time.Second, s.serving.Load, "the service does not serve")
 	status, body, _ := get(t, "http://"+s.AdminAddr()+"/readyz")
 	if status != 503 || !strings.Contains(body, "postgres: no connection") {
 		t.Errorf("got %d %q", status, body)
