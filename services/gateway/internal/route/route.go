@@ -28,8 +28,9 @@ const (
 )
 
 const (
-	// usual is longer than any answer but shorter than the server's 30 s write time-out, so that a late upstream becomes a 504.
-	usual = 15 * time.Second
+	// usual is longer than any answer and than the server's 15 s for a body, so that a client that is late is told that it is (408), but
+	// shorter than its 30 s write time-out, so that a late service becomes a 504.
+	usual = 18 * time.Second
 	// streaming has no end; each write has a deadline of its own.
 	streaming = 0
 )
