@@ -83,6 +83,7 @@ func TestBadInput(t *testing.T) {
 			t.Logf("%d rows", len(table.rows))
 		})
 	}
+	t.Run("sessions", sessions)
 	t.Run("streams", func(t *testing.T) { streamLimit(t) })
 	t.Run("nothing is stored", func(t *testing.T) { w.unchanged(t) })
 	t.Run("nothing is logged", nothingLogged)
@@ -310,6 +311,65 @@ func ask(t testing.TB, a actor, request, body string, header []string) reply {
 		t.Fatal(err)
 	}
 	return reply{resp.StatusCode, resp.Header, b, request}
+}
+
+// sessions misuses refresh tokens, and looks whether a refused login tells why.
+func sessions(t *testing.T) {
+	type pair struct {
+		Access  string `json:"access_token"`
+		Refresh string `json:"refresh_token"`
+	}
+	auth := func(path, token string, in any) reply {
+		t.Helper()
+		r, err := nobody.send(t.Context(), token, http.MethodPost, "/auth/"+path, nil, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	good := func(r reply) (p pair) {
+		t.Helper()
+		if err := r.into(http.StatusOK, &p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	bad := func(r reply, slug string) {
+		t.Helper()
+		row{status: http.StatusUnauthorized, slug: slug}.verify(t, r)
+	}
+	refresh := func(token string) reply { return auth("refresh", "", map[string]string{"refresh_token": token}) }
+	login := func(user, password string) reply {
+		return auth("login", "", map[string]string{"username": user, "password": password})
+	}
+
+	// Whether there is such a user is not said.
+	trace := regexp.MustCompile(`"trace_id":"[0-9a-f]+"`)
+	wrong, unknown := login("merchant2", typed), login(unique("nobody"), typed)
+	bad(wrong, "invalid-credentials")
+	bad(unknown, "invalid-credentials")
+	if diff := cmp.Diff(trace.ReplaceAllString(string(wrong.body), ""), trace.ReplaceAllString(string(unknown.body), "")); diff != "" {
+		t.Errorf("wrong password - unknown user +\n%s", diff)
+	}
+
+	first := good(login("customer2", "password"))
+	bad(refresh(first.Access), "invalid-grant") // an access token is none
+	bad(auth("logout", first.Refresh, nil), "invalid-token")
+	second := good(refresh(first.Refresh))
+	if again := good(refresh(first.Refresh)); again.Refresh != second.Refresh {
+		t.Error("whoever lost the answer gets another successor")
+	}
+	third := good(refresh(second.Refresh))
+	bad(refresh(first.Refresh), "token-reuse") // its successor was used: somebody else has it
+	bad(refresh(third.Refresh), "invalid-grant")
+
+	session := good(login("customer2", "password"))
+	for range 2 {
+		if r := auth("logout", session.Access, map[string]string{"refresh_token": session.Refresh}); r.status != http.StatusNoContent {
+			t.Errorf("logout: %d %s", r.status, r.body)
+		}
+	}
+	bad(refresh(session.Refresh), "invalid-grant")
 }
 
 // streamLimit opens more streams of one user than there may be. Each process of the order service has its own five.
