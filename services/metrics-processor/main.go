@@ -1,4 +1,4 @@
-// Command metrics-processor aggregates metrics. README.md tells what it reads and serves.
+// Command metrics-processor aggregates metrics. README.md tells what it reads and serves; bench as its first argument measures it.
 package main
 
 import (
@@ -21,6 +21,7 @@ import (
 	"github.com/waybill-dev/waybill/libs/service"
 	"github.com/waybill-dev/waybill/libs/stream"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/aggregate"
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/bench"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/exposition"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/httpapi"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/keeper"
@@ -34,13 +35,15 @@ import (
 var openAPI []byte
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "bench" {
+		os.Exit(bench.Main(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	service.Main("metrics-processor", run)
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	topics := &aggregate.Source{Name: "kafka", Clamp: true, Replayed: true}
-	write, otlp := &aggregate.Source{Name: "remote_write"}, &aggregate.Source{Name: "otlp"}
-	lines, datagrams := &aggregate.Source{Name: "json"}, &aggregate.Source{Name: "statsd"}
+	write, otlp, lines, datagrams := &aggregate.Source{Name: "remote_write"}, &aggregate.Source{Name: "otlp"}, &aggregate.Source{Name: "json"}, &aggregate.Source{Name: "statsd"}
 	if cfg.Instance == "" {
 		host, _ := os.Hostname() // replicas in containers have the same address
 		cfg.Instance = strings.NewReplacer(":", "-", "/", "-").Replace(host + "-" + s.Addr())

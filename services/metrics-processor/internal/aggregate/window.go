@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/arena"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/sketch"
 )
 
@@ -242,7 +243,7 @@ func (a *Aggregator) Health() Health {
 	for _, s := range a.shards {
 		s.mu.Lock()
 		// Of tables that are sized for the whole budget, only what is used has memory.
-		h.MemoryBytes += s.used*int(sizeOfKey) + s.longs + len(s.table)*16
+		h.MemoryBytes += s.used*(int(sizeOfKey)+arena.Line) + s.longs
 		for _, p := range append(s.spare[:len(s.spare):len(s.spare)], s.panes[:]...) {
 			if p != nil {
 				h.MemoryBytes += p.mem.Bytes() - (p.capacity-int(p.top))*cellSize
