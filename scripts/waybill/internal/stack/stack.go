@@ -166,7 +166,14 @@ func (s *Stack) logFile(name string) string {
 
 func (s *Stack) startParts(ctx context.Context) error {
 	o, p := s.options, &s.Settings.Parts
+	// Settled before anything starts: each start saves the state, in a goroutine of its own, with these addresses in it.
 	p.Kafka, p.Postgres, p.Redis = o.Kafka, strings.TrimSuffix(o.Postgres, "/"), o.Redis
+	if o.Kafka == "" {
+		p.Kafka = o.Ports.Addr("kafka")
+	}
+	if o.Redis == "" {
+		p.Redis = o.Ports.Addr("redis")
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -174,21 +181,22 @@ func (s *Stack) startParts(ctx context.Context) error {
 	if o.Postgres == "" {
 		step := s.screen.Step("starting PostgreSQL")
 		defer step.Fail()
-		s.db, err = startDatabase(ctx, postgres.Options{
+		db, err := startDatabase(ctx, postgres.Options{
 			Dir: filepath.Join(o.Data, "postgres"), Port: o.Ports["postgres"], Fsync: true,
 			Progress: func(what string) { step.Remark("%s", what) },
 		}, s.say, s.save)
 		if err != nil {
 			return fmt.Errorf("%w\n(or use a server of your own: --postgres postgres://user:password@host:5432)", err)
 		}
-		p.Postgres = s.db.current().URL("")
+		s.mu.Lock()
+		s.db, p.Postgres = db, db.current().URL("")
+		s.mu.Unlock()
 		step.Done("%s", p.Postgres)
 	}
 	if err := createDatabases(ctx, s.Settings); err != nil {
 		return err
 	}
 	if o.Kafka == "" {
-		p.Kafka = o.Ports.Addr("kafka")
 		args := []string{"kafka-embedded", "--listen", p.Kafka, "--dir", filepath.Join(o.Data, "kafka"), "--partitions", strconv.Itoa(o.Partitions)}
 		if o.KafkaFsync {
 			args = append(args, "--fsync")
@@ -200,7 +208,6 @@ func (s *Stack) startParts(ctx context.Context) error {
 		return fmt.Errorf("no Kafka answers at %s: %w\nStart it, or leave --kafka out to embed a broker", o.Kafka, err)
 	}
 	if o.Redis == "" {
-		p.Redis = o.Ports.Addr("redis")
 		if err := s.startPart(ctx, "Redis", supervise.Program{Name: "redis", Path: self, Args: []string{"redis-embedded", "--listen", p.Redis}, Ready: pings(p.Redis)}); err != nil {
 			return err
 		}
