@@ -106,7 +106,9 @@ func (p *Proxy) Handler(to route.Route) (http.Handler, error) {
 			problem.Write(w, r, problem.New(http.StatusRequestEntityTooLarge, "body-too-large", "the body is too large"))
 			return
 		}
-		r.Body = incoming{http.MaxBytesReader(w, r.Body, maxBody)}
+		body := &incoming{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody)}
+		r = r.WithContext(context.WithValue(r.Context(), incoming{}, body))
+		r.Body = body
 		if to.Timeout > 0 {
 			ctx, cancel := context.WithTimeout(r.Context(), to.Timeout)
 			defer cancel()
@@ -117,17 +119,17 @@ func (p *Proxy) Handler(to route.Route) (http.Handler, error) {
 	}), nil
 }
 
-// incoming is the client's body. What goes wrong with it is the client's doing, and must not look like the service's.
-type incoming struct{ io.ReadCloser }
+// incoming is the client's body, and its own key in the context. What goes wrong with it is the client's doing, and must not look like the
+// service's. The error is kept because it need not arrive: net/http also cancels the request, and the transport may see that first.
+type incoming struct {
+	io.ReadCloser
+	err error // the transport has done with the body before it gives up
+}
 
-type clientError struct{ error }
-
-func (e clientError) Unwrap() error { return e.error }
-
-func (b incoming) Read(p []byte) (int, error) {
+func (b *incoming) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = clientError{err}
+		b.err = err
 	}
 	return n, err
 }
@@ -221,15 +223,17 @@ func clean(r *http.Response) error {
 // fail answers where a service did not.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	var tooLarge *http.MaxBytesError
-	var client clientError
 	var p *problem.Problem
+	if body, _ := r.Context().Value(incoming{}).(*incoming); body != nil && body.err != nil {
+		err = body.err
+		p = problem.New(http.StatusBadRequest, "malformed-request", "the body cannot be read")
+	}
 	switch {
 	case errors.As(err, &tooLarge):
 		p = problem.New(http.StatusRequestEntityTooLarge, "body-too-large", "the body is too large")
-	case errors.As(err, &client) && timeout(client.error):
+	case p != nil && timeout(err):
 		p = problem.New(http.StatusRequestTimeout, "request-timeout", "the body took too long")
-	case errors.As(err, &client):
-		p = problem.New(http.StatusBadRequest, "malformed-request", "the body cannot be read")
+	case p != nil:
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timeout(err):
 		p = problem.New(http.StatusGatewayTimeout, "upstream-timeout", "the service did not answer in time")
 	case errors.Is(err, context.Canceled):

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -84,7 +84,12 @@ func TestLargeBodies(t *testing.T) {
 func TestBrokenBodiesAreTheClients(t *testing.T) {
 	for want, err := range map[int]error{408: os.ErrDeadlineExceeded, 400: io.ErrUnexpectedEOF} {
 		h := through(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }, time.Minute)
-		r := httptest.NewRequest("POST", "/orders", io.MultiReader(strings.NewReader("{"), iotest.ErrReader(err)))
+		ctx, cancel := context.WithCancel(t.Context())
+		body := readerFunc(func([]byte) (int, error) {
+			cancel() // as net/http does before the reader hears of it
+			return 0, err
+		})
+		r := httptest.NewRequestWithContext(ctx, "POST", "/orders", io.MultiReader(strings.NewReader("{"), body))
 		r.ContentLength = 20
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, r)
@@ -93,6 +98,10 @@ func TestBrokenBodiesAreTheClients(t *testing.T) {
 		}
 	}
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 type zeros struct{}
 
