@@ -61,6 +61,12 @@ test-kafka: ## The same stories on Apache Kafka, where Maven and a Java runtime 
 	printf '\n== scripts/e2e on Apache Kafka\n'; \
 	(cd scripts/e2e && WAYBILL_E2E_KAFKA=127.0.0.1:$$port GOWORK= go test -shuffle=on -count=1 -timeout 30m ./... $(ARGS))
 
+.PHONY: images image-names
+images: ## Build the images that Compose and the kind overlay use
+	@docker compose build
+image-names: ## Name them, for `kind load docker-image`
+	@docker compose config --images | grep '^waybill/' | sort -u
+
 .PHONY: race-said
 race-said:
 	@[ -n "$(race)" ] || echo "There is no C compiler here: the tests run WITHOUT the race detector."
