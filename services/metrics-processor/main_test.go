@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sethvargo/go-envconfig"
 	"go.uber.org/goleak"
 
@@ -250,13 +251,21 @@ func start(t *testing.T, env map[string]string, use func(addr string)) {
 func wait(t *testing.T, addr, text string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	testkit.Eventually(t, 20*time.Second, func() bool {
+	var last []byte
+	defer func() {
+		if t.Failed() {
+			t.Logf("seen last:\n%s", last)
+		}
+	}()
+	// A member of the group that was killed is missed after 8 s, and joining takes its time too.
+	testkit.Eventually(t, 40*time.Second, func() bool {
 		resp, err := client.Get("http://" + addr + "/metrics")
 		if err != nil {
 			return false
 		}
 		defer resp.Body.Close()
 		b, _ := io.ReadAll(resp.Body)
+		last = b
 		return strings.Contains(string(b), text)
 	}, "never seen: "+text)
 }
@@ -269,4 +278,11 @@ func freePort(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// serveRegistry serves a registry's metrics and returns its address.
+func serveRegistry(t *testing.T, registry *prometheus.Registry) string {
+	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
 }
