@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,12 +18,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // table is a history in memory.
 type table struct {
+	mu      sync.Mutex
 	lines   []postgres.Line
 	queries int
 	asked   []string
 }
 
 func (b *table) After(_ context.Context, ids []string, after []int64) (out []postgres.Line, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.queries++
 	b.asked = slices.Clone(ids)
 	slices.Sort(b.asked)
@@ -37,7 +41,16 @@ func (b *table) After(_ context.Context, ids []string, after []int64) (out []pos
 }
 
 func (b *table) add(id int64, order string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.lines = append(b.lines, postgres.Line{ID: id, OrderID: order})
+}
+
+// seen is how many queries there were, and whom the last one asked for.
+func (b *table) seen() (queries int, asked []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.queries, b.asked
 }
 
 func running(t *testing.T, b *table) (*Hub, func()) {
@@ -68,16 +81,16 @@ func TestWatchersShareAQuery(t *testing.T) {
 		h, stop := running(t, b)
 		defer stop()
 		time.Sleep(2*every + every/2) // between two reads
-		if b.queries != 0 {
-			t.Errorf("%d queries for nobody", b.queries)
+		if n, _ := b.seen(); n != 0 {
+			t.Errorf("%d queries for nobody", n)
 		}
 		b.add(1, "a")
 		b.add(2, "b")
 		b.add(3, "a")
 		first, late, other := h.Watch("a", "u", 0, 5), h.Watch("a", "u", 1, 5), h.Watch("b", "u", 0, 5)
 		time.Sleep(every)
-		if b.queries != 1 || !slices.Equal(b.asked, []string{"a", "b"}) {
-			t.Errorf("%d queries, the last for %v", b.queries, b.asked)
+		if n, asked := b.seen(); n != 1 || !slices.Equal(asked, []string{"a", "b"}) {
+			t.Errorf("%d queries, the last for %v", n, asked)
 		}
 		b.add(4, "a")
 		time.Sleep(every)
@@ -90,9 +103,9 @@ func TestWatchersShareAQuery(t *testing.T) {
 			}
 			h.Leave(c.w)
 		}
-		before := b.queries
+		before, _ := b.seen()
 		time.Sleep(5 * every)
-		if b.queries != before {
+		if after, _ := b.seen(); after != before {
 			t.Error("queries for those who have left")
 		}
 	})
