@@ -186,6 +186,7 @@ func (s Settings) Service(name string, own Ports) []string {
 		"CARRIER_URL=" + s.Ports.URL("sandbox"), "CARRIER_SECRET=" + s.Secrets.Carrier,
 		"SMTP_ADDR=" + s.Ports.Addr("smtp"), "MAIL_FROM=waybill@example.com",
 		"PPROF_ADDR=" + own.Addr("pprof"), "STATSD_ADDR=" + own.Addr("statsd"),
+		"STATE_DIR=" + filepath.Join(s.Data, "metrics-processor"),
 	}
 	for _, other := range Services {
 		if other != "gateway" {
