@@ -113,7 +113,7 @@ contracts: ## Generated code is current, contracts break nothing (needs npm; say
 
 .PHONY: buf
 buf:
-	@[ -x proto/node_modules/.bin/buf ] || npm --prefix proto ci --silent --no-audit --no-fund
+	@[ -x proto/node_modules/.bin/buf ] || npm --prefix proto install --silent --no-audit --no-fund --no-save --no-package-lock
 
 .PHONY: bench
 bench: ## Orders per second, CPU and memory of a stack that runs (ARGS="--rate 1000" …)
