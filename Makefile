@@ -55,7 +55,7 @@ test-kafka: ## The same stories on Apache Kafka, where Maven and a Java runtime 
 	@scripts/kafka/run.sh --check; \
 	dir=$$(mktemp -d); port=$${KAFKA_PORT:-19092}; \
 	scripts/kafka/run.sh $$port "$$dir" >"$$dir/kafka.log" 2>&1 & kafka=$$!; \
-	trap 'kill $$kafka 2>/dev/null; wait $$kafka 2>/dev/null; rm -rf "$$dir"' EXIT; \
+	trap 'kill $$kafka 2>/dev/null || :; wait $$kafka 2>/dev/null || :; rm -rf "$$dir"' EXIT; \
 	for i in $$(seq 240); do (exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null && break; \
 		kill -0 $$kafka 2>/dev/null || { cat "$$dir/kafka.log"; exit 1; }; sleep 0.5; done; \
 	printf '\n== scripts/e2e on Apache Kafka\n'; \
