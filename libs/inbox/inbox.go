@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/stream"
 )
@@ -54,6 +55,10 @@ type Options struct {
 	Wants []event.Type // the others advance the sequence, are counted and not handed over
 	// Handler gets what is wanted and was not applied before.
 	Handler Handler
+	// Unordered says that the handler has its effect once by the event's id, in whichever order events come. No sequences are
+	// kept then, so nothing is dropped as a duplicate, nothing waits for a predecessor, and poison becomes a dead letter
+	// instead of parking its key (ADR 0010).
+	Unordered bool
 	// Redrive tries again what Raise recorded, by kind. It queues its changes on u. Kinds without one can only be
 	// discarded, or resolved by the service.
 	Redrive map[string]func(ctx context.Context, u *pg.Unit, id uuid.UUID, subject string) error
@@ -166,6 +171,9 @@ func (i *Inbox) run(ctx context.Context, u *pg.Unit, batch []event.Event) (err e
 			err = Permanent(fmt.Errorf("handler panicked: %v", p))
 		}
 	}()
+	if err := failpoint.Hit("cons.in_handler"); err != nil {
+		return Permanent(err)
+	}
 	return i.o.Handler(ctx, u, wanted)
 }
 
@@ -174,8 +182,10 @@ func (i *Inbox) Consume(ctx context.Context, records []stream.Message) error {
 	if err := i.Healthy(); err != nil {
 		return err
 	}
-	if err := i.meet(ctx, records); err != nil {
-		return err
+	if !i.o.Unordered {
+		if err := i.meet(ctx, records); err != nil {
+			return err
+		}
 	}
 	events, letters := i.open(records)
 	if len(letters) > 0 {
@@ -186,13 +196,25 @@ func (i *Inbox) Consume(ctx context.Context, records []stream.Message) error {
 	if len(events) == 0 {
 		return nil
 	}
+	if err := failpoint.Hit("cons.before_tx"); err != nil {
+		return err
+	}
 	ctx, end := i.trace(ctx, events)
-	err := i.apply(ctx, events, true)
+	err := i.effect(ctx, events, true)
 	if permanent(err) {
 		err = i.bisect(ctx, events)
 	}
+	err = failpoint.After(err, "cons.after_tx_before_commit_offset")
 	end(err)
 	return err
+}
+
+// effect runs one transaction over events, by the group's discipline.
+func (i *Inbox) effect(ctx context.Context, events []incoming, withEarly bool) error {
+	if i.o.Unordered {
+		return i.applyUnordered(ctx, events)
+	}
+	return i.apply(ctx, events, withEarly)
 }
 
 // bisect halves a batch that failed for good until the event is alone that does so, and parks it. Halves run in order, so
@@ -201,14 +223,17 @@ func (i *Inbox) Consume(ctx context.Context, records []stream.Message) error {
 func (i *Inbox) bisect(ctx context.Context, events []incoming) error {
 	if len(events) == 1 {
 		// The second look: a 23505 that was lost to another consumer is a duplicate now.
-		err := i.apply(ctx, events, false)
-		if permanent(err) {
+		err := i.effect(ctx, events, false)
+		switch {
+		case permanent(err) && i.o.Unordered:
+			err = i.buryPoison(ctx, events[0], err)
+		case permanent(err):
 			err = i.park(ctx, poison, events[0].Event, err.Error())
 		}
 		return err
 	}
 	for _, half := range [][]incoming{events[:len(events)/2], events[len(events)/2:]} {
-		err := i.apply(ctx, half, false)
+		err := i.effect(ctx, half, false)
 		if permanent(err) {
 			err = i.bisect(ctx, half)
 		}
@@ -236,10 +261,10 @@ func (i *Inbox) meet(ctx context.Context, records []stream.Message) error {
 				return fmt.Errorf("ask for the oldest offset of %s/%d: %w", m.Topic, m.Partition, err)
 			}
 		}
-		// The row of the group's first meeting wins.
-		err := i.o.Pool.QueryRow(ctx, `WITH met AS (
-			INSERT INTO inbox_partitions (grp, topic, part, oldest) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING oldest)
-			SELECT oldest FROM met UNION ALL SELECT oldest FROM inbox_partitions WHERE grp = $1 AND topic = $2 AND part = $3 LIMIT 1`,
+		// The row of the group's first meeting wins. An update that changes nothing, because DO NOTHING returns no row, and a
+		// SELECT beside it does not see one that another consumer has committed since the statement began.
+		err := i.o.Pool.QueryRow(ctx, `INSERT INTO inbox_partitions AS p (grp, topic, part, oldest) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (grp, topic, part) DO UPDATE SET oldest = p.oldest RETURNING oldest`,
 			i.o.Group, m.Topic, m.Partition, oldest).Scan(&oldest)
 		if err != nil {
 			return fmt.Errorf("remember partition %s/%d: %w", m.Topic, m.Partition, err)

@@ -548,28 +548,49 @@ func TestAZombieHasNoEffect(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	var once [2]sync.Once
-	arrived := make(chan struct{}, 2)
-	release := make(chan struct{})
-	var wg sync.WaitGroup
+	var reading, consuming sync.WaitGroup
+	reading.Add(2)
 	for n := range 2 {
-		in := b.another(func([]event.Event) {
-			once[n].Do(func() {
-				arrived <- struct{}{}
-				<-release
-			})
-		})
-		wg.Go(func() {
+		await := func() { once[n].Do(func() { reading.Done(); reading.Wait() }) }
+		in := b.another(func([]event.Event) { await() })
+		consuming.Go(func() {
+			defer await() // it failed before it came so far: let the other one end
 			if err := in.Consume(t.Context(), records(ev("o-1", 1), ev("o-1", 2), ev("o-2", 1))); err != nil {
 				t.Errorf("consumer %d: %v", n, err)
 			}
 		})
 	}
-	<-arrived
-	<-arrived
-	close(release)
-	wg.Wait()
+	consuming.Wait()
 	b.applied("o-1/1", "o-1/2", "o-2/1")
 	b.parked()
+}
+
+// Two consumers meet a partition at once: the second waits for the first one's row, which its own snapshot does not have.
+func TestTwoConsumersMeetAPartition(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	record := records(ev("o-1", 1))
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `INSERT INTO inbox_partitions (grp, topic, part, oldest) VALUES ($1, $2, $3, 0)`,
+		b.in.o.Group, record[0].Topic, record[0].Partition); err != nil {
+		t.Fatal(err)
+	}
+	met := make(chan error, 1)
+	go func() { met <- b.in.Consume(t.Context(), record) }()
+	testkit.Eventually(t, 10*time.Second, func() bool {
+		return query[int](b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)[0] == 1
+	}, "the second consumer does not wait for the row")
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-met; err != nil {
+		t.Errorf("the second consumer: %v", err)
+	}
+	b.applied("o-1/1")
 }
 
 // A unique violation that was lost to another consumer is a duplicate on the second look.
@@ -679,6 +700,79 @@ func TestRecordsThatAreNoEventsAreDeadLetters(t *testing.T) {
 		}
 	}
 	b.applied("o-1/1", "o-2/1", "o-3/1")
+}
+
+// unordered makes a group whose handler knows by itself what it has seen.
+func (b *bench) unordered() *Inbox {
+	i := b.another(nil)
+	i.o.Unordered = true
+	i.o.Handler = func(_ context.Context, u *pg.Unit, batch []event.Event) error {
+		for _, e := range batch {
+			if err := b.poison[fmt.Sprintf("%s/%d", e.Subject, e.Seq)]; err != nil {
+				return err
+			}
+			u.Write(`INSERT INTO effects (source, subject, seq, event_id) SELECT $1, $2, $3, $4
+				WHERE NOT EXISTS (SELECT FROM effects WHERE event_id = $4)`, e.Source, e.Subject, e.Seq, e.ID)
+		}
+		return nil
+	}
+	return i
+}
+
+func TestAnUnorderedGroupKeepsNoSequences(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.in = b.unordered()
+	b.consume(ev("o-1", 3), ev("o-1", 1), ev("o-1", 3))
+	b.consume(ev("o-1", 1), ev("o-1", 2))
+	b.applied("o-1/3", "o-1/1", "o-1/2")
+	if n := query[int](b, `SELECT (SELECT count(*) FROM inbox) + (SELECT count(*) FROM early_events)`)[0]; n != 0 {
+		t.Errorf("%d rows were kept", n)
+	}
+}
+
+func TestPoisonOfAnUnorderedGroupIsADeadLetter(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.in = b.unordered()
+	b.poisons("o-1", 2, Permanent(errors.New("poison")))
+	batch := records(ev("o-1", 1), ev("o-1", 2), ev("o-1", 3))
+	for n := range batch {
+		batch[n].Offset = int64(n)
+	}
+	if err := b.in.Consume(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	b.applied("o-1/1", "o-1/3")
+	b.parked()
+	if r := b.redrive("orders/0/1"); r.Status != "open" || !strings.Contains(r.Error, "poison") {
+		t.Errorf("redrive of what is poison still: %+v", r)
+	}
+	delete(b.poison, "o-1/2")
+	if r := b.redrive("orders/0/1"); r.Status != "redriven" {
+		t.Errorf("redrive: %+v", r)
+	}
+	b.applied("o-1/1", "o-1/3", "o-1/2")
+}
+
+func TestAFloodOfPoisonStopsAnUnorderedGroup(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.in = b.unordered()
+	var batch []stream.Message
+	for n := range parkLimit + 1 {
+		subject := fmt.Sprintf("o-%02d", n)
+		b.poisons(subject, 1, Permanent(errors.New("poison")))
+		m := stream.Encode(ev(subject, 1))
+		m.Offset = int64(n)
+		batch = append(batch, m)
+	}
+	if err := b.in.Consume(t.Context(), batch); err == nil || b.in.Healthy() == nil {
+		t.Errorf("after %d dead letters the consumer goes on: %v", len(batch), err)
+	}
+	if n := query[int](b, `SELECT count(*) FROM dead_letters`)[0]; n != parkLimit {
+		t.Errorf("%d dead letters, want %d", n, parkLimit)
+	}
 }
 
 func TestRunWakesForWhatItIsNudged(t *testing.T) {

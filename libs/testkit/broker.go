@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/testkit/kafka"
 )
 
 // partitions is what services create topics with: enough that a test which needs
@@ -19,7 +20,7 @@ func Kafka(t testing.TB, topics ...string) ([]string, *kfake.Cluster) {
 	if len(topics) == 0 {
 		topics = event.Topics()
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DefaultNumPartitions(partitions), kfake.SeedTopics(partitions, topics...))
+	cluster, err := kafka.New(kfake.NumBrokers(1), kfake.DefaultNumPartitions(partitions), kfake.SeedTopics(partitions, topics...))
 	if err != nil {
 		t.Fatalf("start a broker: %v", err)
 	}

@@ -96,6 +96,10 @@ func Run(t *testing.T, o Options) Report {
 	}
 	if !s.settled() {
 		s.Errorf("not everything has its effect within %v", settleWait) // verify tells what
+		for _, p := range s.replicas {
+			p.signal(syscall.SIGQUIT) // and its goroutines why
+			<-p.done
+		}
 	}
 	for _, p := range s.replicas {
 		p.stop()
@@ -458,8 +462,10 @@ func startProcess(t *testing.T, name string, env []string) *process {
 		_ = log.Close()
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
-			if len(text) > 4000 {
+			if at := strings.Index(string(text), "SIGQUIT"); at < 0 && len(text) > 4000 {
 				text = text[len(text)-4000:]
+			} else if at > 4000 {
+				text = text[at-4000:]
 			}
 			t.Logf("the end of what %s said:\n%s", name, text)
 		}

@@ -28,6 +28,7 @@ import (
 	"github.com/waybill-dev/waybill/libs/outbox"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/stream"
+	"github.com/waybill-dev/waybill/libs/testkit/kafka"
 )
 
 // What a process made from the test binary is told.
@@ -96,7 +97,7 @@ func broker() error {
 		}
 		ports = append(ports, port)
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(len(ports)), kfake.Ports(ports...), kfake.DataDir(os.Getenv(dirEnv)))
+	cluster, err := kafka.New(kfake.NumBrokers(len(ports)), kfake.Ports(ports...), kfake.DataDir(os.Getenv(dirEnv)))
 	if err != nil {
 		return err
 	}
