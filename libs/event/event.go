@@ -25,6 +25,8 @@ type Event struct {
 	Seq     int64  // from 1, contiguous per source and subject
 	Tenant  int64
 	Time    time.Time
+	// Cause is the Time of the event that this one follows from; zero where none on the platform did, as with a request.
+	Cause time.Time
 	// Traceparent is the W3C trace context of what caused the event, so that a trace outlives the outbox.
 	Traceparent string
 	Data        []byte // protobuf
@@ -36,9 +38,11 @@ func New(ctx context.Context, t Type, subject string, tenant, seq int64, m proto
 	return build(t, subject, tenant, seq, Traceparent(ctx), m)
 }
 
-// Next makes an event that cause has caused: it keeps tenant and trace.
+// Next makes an event that cause has caused: it keeps tenant and trace, and says when its cause happened.
 func (cause Event) Next(t Type, subject string, seq int64, m proto.Message) Event {
-	return build(t, subject, cause.Tenant, seq, cause.Traceparent, m)
+	e := build(t, subject, cause.Tenant, seq, cause.Traceparent, m)
+	e.Cause = cause.Time
+	return e
 }
 
 func build(t Type, subject string, tenant, seq int64, traceparent string, m proto.Message) Event {

@@ -11,83 +11,14 @@ import (
 
 	"github.com/waybill-dev/waybill/libs/event"
 	"github.com/waybill-dev/waybill/libs/pg"
+	"github.com/waybill-dev/waybill/libs/stream"
 )
-
-// key is what events are in order by.
-type key struct{ source, subject string }
-
-func keyOf(e event.Event) key { return key{e.Source, e.Subject} }
-
-func compareKeys(a, b key) int {
-	return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.source, b.source))
-}
 
 // incoming is an event as it came from the broker.
 type incoming struct {
 	event.Event
-	based bool // its partition had lost records before the group met it
-}
-
-// state is what the database knows of a key.
-type state struct {
-	last    int64 // 0: nothing was applied yet
-	parked  bool
-	gap     bool                  // parked for a gap: what comes may close it
-	waiting map[int64]event.Event // in early_events
-}
-
-// sorting is what becomes of a batch.
-type sorting struct {
-	fresh, early, diverted []event.Event
-	duplicates             []event.Event
-	moved                  map[key]bool // keys whose sequence advances
-}
-
-// sortOut decides by sequence alone what is applied, in which order, and what waits. It changes states to what is true
-// after that.
-func sortOut(events []incoming, states map[key]*state) sorting {
-	s := sorting{moved: map[key]bool{}}
-	ahead := map[key]map[int64]event.Event{} // of this batch, before their predecessor
-	for _, e := range events {
-		k := keyOf(e.Event)
-		st := states[k]
-		switch {
-		case e.Seq <= st.last:
-			s.duplicates = append(s.duplicates, e.Event)
-			continue
-		case st.parked:
-			s.diverted = append(s.diverted, e.Event)
-			continue
-		case e.Seq > st.last+1 && !(st.last == 0 && e.based):
-			_, known := ahead[k][e.Seq]
-			if _, stored := st.waiting[e.Seq]; known || stored {
-				s.duplicates = append(s.duplicates, e.Event)
-				continue
-			}
-			if ahead[k] == nil {
-				ahead[k] = map[int64]event.Event{}
-			}
-			ahead[k][e.Seq] = e.Event
-			continue
-		}
-		for next, ok := e.Event, true; ok; {
-			s.fresh = append(s.fresh, next)
-			st.last = next.Seq
-			s.moved[k] = true
-			if next, ok = ahead[k][st.last+1]; ok {
-				delete(ahead[k], next.Seq)
-			} else {
-				next, ok = st.waiting[st.last+1]
-			}
-		}
-	}
-	for _, e := range events { // not over ahead: rows are written in the order they came in
-		if w, ok := ahead[keyOf(e.Event)][e.Seq]; ok && w.ID == e.ID {
-			s.early = append(s.early, w)
-			delete(ahead[keyOf(e.Event)], e.Seq)
-		}
-	}
-	return s
+	based  bool           // its partition had lost records before the group met it
+	record stream.Message // that it came in
 }
 
 // apply runs one transaction over events. withEarly has it take early events along whose predecessor is among them.
@@ -101,59 +32,9 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 		}
 	}
 	slices.SortFunc(keys, compareKeys)
-	sources, subjects := make([]string, len(keys)), make([]string, len(keys))
-	for n, k := range keys {
-		sources[n], subjects[n] = k.source, k.subject
-	}
 	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
-		states := make(map[key]*state, len(keys))
-		for _, k := range keys {
-			states[k] = &state{}
-		}
-		// The order matters: whoever waits for a key to be closed must read the sequence that the redrive left.
-		u.Read(`SELECT source, subject, kind FROM parked_keys WHERE grp = $1 AND subject = ANY($2) AND closed_at IS NULL FOR SHARE`,
-			i.o.Group, subjects).Query(func(rows pgx.Rows) error {
-			var k key
-			var kind string
-			_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject, &kind}, func() error {
-				if st := states[k]; st != nil {
-					st.parked, st.gap = true, kind == gap
-				}
-				return nil
-			})
-			return err
-		})
-		// A scalar subquery, because a join may be planned as a scan of the whole inbox while that is small, and stay so.
-		u.Read(`SELECT n, (SELECT last_seq FROM inbox i WHERE i.subject = k.subject AND i.source = k.source AND i.grp = $1)
-			FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(source, subject, n)`,
-			i.o.Group, sources, subjects).Query(func(rows pgx.Rows) error {
-			var n int
-			var last *int64
-			_, err := pgx.ForEachRow(rows, []any{&n, &last}, func() error {
-				if last != nil {
-					states[keys[n-1]].last = *last
-				}
-				return nil
-			})
-			return err
-		})
-		if withEarly {
-			// What is past the limit is left to Run.
-			u.Read(`SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND subject = ANY($2) ORDER BY seq LIMIT $3`,
-				i.o.Group, subjects, chunk).Query(func(rows pgx.Rows) error {
-				early, err := pgx.CollectRows(rows, scanEvent)
-				for _, e := range early {
-					if st := states[keyOf(e)]; st != nil {
-						if st.waiting == nil {
-							st.waiting = map[int64]event.Event{}
-						}
-						st.waiting[e.Seq] = e
-					}
-				}
-				return err
-			})
-		}
-		if err := u.Fetch(ctx); err != nil {
+		states, err := i.read(ctx, u, keys, withEarly)
+		if err != nil {
 			return err
 		}
 		was := make(map[key]int64, len(keys))
@@ -179,11 +60,116 @@ func (i *Inbox) apply(ctx context.Context, events []incoming, withEarly bool) er
 		i.advance(u, moves)
 		u.AfterCommit(func() {
 			i.count(s)
-			if !withEarly || slices.ContainsFunc(s.diverted, func(e event.Event) bool { return states[keyOf(e)].gap }) {
+			if !withEarly || slices.ContainsFunc(s.diverted, func(e event.Event) bool { return states[keyOf(e)].parked == gap }) {
 				i.wake()
 			}
 		})
 		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("apply %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+// compareKeys orders rows as they are locked and written.
+func compareKeys(a, b key) int {
+	return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.source, b.source))
+}
+
+// read asks what the database knows of keys. Nearly always that is their last sequences; only where a key is parked, or has
+// early events, is more read.
+func (i *Inbox) read(ctx context.Context, u *pg.Unit, keys []key, withEarly bool) (map[key]*state, error) {
+	states := make(map[key]*state, len(keys))
+	sources, subjects := make([]string, len(keys)), make([]string, len(keys))
+	for n, k := range keys {
+		states[k] = &state{}
+		sources[n], subjects[n] = k.source, k.subject
+	}
+	// Scalar subqueries, because a join may be planned as a scan of the whole inbox while that is small, and stay so.
+	anyParked, anyEarly := false, false
+	u.Read(`SELECT n, (SELECT last_seq FROM inbox i WHERE i.subject = k.subject AND i.source = k.source AND i.grp = $1),
+			EXISTS (SELECT FROM parked_keys p WHERE p.subject = k.subject AND p.source = k.source AND p.grp = $1 AND closed_at IS NULL),
+			EXISTS (SELECT FROM early_events e WHERE e.subject = k.subject AND e.source = k.source AND e.grp = $1)
+		FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS k(source, subject, n)`,
+		i.o.Group, sources, subjects).Query(func(rows pgx.Rows) error {
+		var n int
+		var last *int64
+		var parked, early bool
+		_, err := pgx.ForEachRow(rows, []any{&n, &last, &parked, &early}, func() error {
+			if last != nil {
+				states[keys[n-1]].last = *last
+			}
+			anyParked, anyEarly = anyParked || parked, anyEarly || early
+			return nil
+		})
+		return err
+	})
+	if err := u.Fetch(ctx); err != nil {
+		return nil, err
+	}
+	if anyParked {
+		i.readParkedKeys(u, states, sources, subjects)
+	}
+	if anyEarly && withEarly {
+		i.readEarly(u, states, subjects)
+	}
+	return states, u.Fetch(ctx)
+}
+
+// readParkedKeys holds the parked keys against being closed, and reads the last sequences after that. The order matters:
+// whoever waits for a key to be closed must read the sequence that the redrive left.
+func (i *Inbox) readParkedKeys(u *pg.Unit, states map[key]*state, sources, subjects []string) {
+	u.Read(`SELECT source, subject, kind FROM parked_keys WHERE grp = $1 AND subject = ANY($2) AND closed_at IS NULL FOR SHARE`,
+		i.o.Group, subjects).Query(func(rows pgx.Rows) error {
+		var k key
+		var kind string
+		_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject, &kind}, func() error {
+			if st := states[k]; st != nil {
+				st.parked = kind
+			}
+			return nil
+		})
+		return err
+	})
+	u.Read(`SELECT source, subject, last_seq FROM inbox WHERE grp = $1 AND (subject, source) IN (SELECT * FROM unnest($2::text[], $3::text[]))`,
+		i.o.Group, subjects, sources).Query(func(rows pgx.Rows) error {
+		var k key
+		var last int64
+		_, err := pgx.ForEachRow(rows, []any{&k.source, &k.subject, &last}, func() error {
+			states[k].last = last
+			return nil
+		})
+		return err
+	})
+}
+
+// readEarly reads what waits for its predecessor. What is past the limit is left to Run.
+func (i *Inbox) readEarly(u *pg.Unit, states map[key]*state, subjects []string) {
+	u.Read(`SELECT `+eventColumns+` FROM early_events WHERE grp = $1 AND subject = ANY($2) ORDER BY seq LIMIT $3`,
+		i.o.Group, subjects, chunk).Query(func(rows pgx.Rows) error {
+		early, err := pgx.CollectRows(rows, scanEvent)
+		for _, e := range early {
+			if st := states[keyOf(e)]; st != nil {
+				if st.waiting == nil {
+					st.waiting = map[int64]event.Event{}
+				}
+				st.waiting[e.Seq] = e
+			}
+		}
+		return err
+	})
+}
+
+// applyUnordered runs one transaction over events whose handler knows by itself what it has seen.
+func (i *Inbox) applyUnordered(ctx context.Context, events []incoming) error {
+	batch := make([]event.Event, len(events))
+	for n, e := range events {
+		batch[n] = e.Event
+	}
+	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
+		u.AfterCommit(func() { i.count(sorting{fresh: batch}) })
+		return i.run(ctx, u, batch)
 	})
 	if err != nil {
 		return fmt.Errorf("apply %d events: %w", len(events), err)

@@ -6,7 +6,8 @@
 // A consumer group keeps one row per key, which is (group, source, subject), with the last sequence that it has applied.
 // Consume takes a batch of records through one transaction:
 //
-//	BEGIN, parked keys FOR SHARE, last sequences, early events   one round trip
+//	BEGIN, last sequences                                        one round trip; another where a key is parked, or
+//	                                                             has early events
 //	the handler's locks and reads                                its own
 //	the handler's changes, last sequences, outbox, COMMIT        one round trip
 //
@@ -37,6 +38,11 @@
 //
 // More than 20 keys parked within a minute at one event type are not poison but a bug: Consume refuses from then on and
 // Healthy says so, until the process is started again.
+//
+// # Unordered groups
+//
+// A group whose handler has its effect once by the event's id, in any order (Options.Unordered), keeps no sequences: the
+// handler is all that it costs. What fails for good becomes a dead letter.
 //
 // # Requests
 //

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 )
 
@@ -74,6 +75,11 @@ func (i *Inbox) drain(ctx context.Context, k key, table string, a act) (r Result
 			return r, fmt.Errorf("redrive %s of %s: %w", k.subject, k.source, err)
 		}
 		r.Applied += s.applied
+		if s.applied > 0 && !a.dry && table == "parked_events" {
+			if err := failpoint.Hit("redrive.after_apply"); err != nil {
+				return r, err
+			}
+		}
 		if a.dry {
 			return r, pg.Do(ctx, i.o.Pool, func(_ context.Context, u *pg.Unit) error {
 				i.audit(u, a, fmt.Sprintf("would apply %d, leave %d", r.Applied, r.Left))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
 )
@@ -123,6 +124,9 @@ func StoreResponses(u *pg.Unit, rs []Request, out []Response) {
 			AS r(caller, route, key, fingerprint, status, content_type, location, body)
 		ORDER BY key COLLATE "C", route COLLATE "C", caller COLLATE "C" ON CONFLICT DO NOTHING`,
 		callers, routes, keys, prints, statuses, media, locations, bodies)
+	if failpoint.Enabled {
+		u.AfterCommit(func() { _ = failpoint.Hit("idem.after_effect") })
+	}
 }
 
 func columns(rs []Request) (callers, routes, keys []string) {

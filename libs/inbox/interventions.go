@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/stream"
 )
@@ -82,13 +83,6 @@ func traceID(traceparent string) string {
 		return parts[1]
 	}
 	return ""
-}
-
-// list returns a page of interventions, newest first, of those before an id.
-func (i *Inbox) list(ctx context.Context, kind, status string, before uuid.UUID, limit int) ([]item, error) {
-	rows, _ := i.o.Pool.Query(ctx, `SELECT `+itemColumns+` FROM interventions WHERE grp = $1 AND ($2 = '' OR kind = $2)
-		AND ($3 = '' OR status = $3) AND id < $4 ORDER BY id DESC LIMIT $5`, i.o.Group, kind, status, before, limit)
-	return pgx.CollectRows(rows, scanItem)
 }
 
 // details is all that is known about one intervention.
@@ -212,9 +206,16 @@ func (i *Inbox) redriveLetter(ctx context.Context, x item, a act) (Result, error
 	m := stream.Message{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Headers: r.Headers, Time: r.Time}
 	e, cause := decode(m)
 	if cause == nil && !a.dry {
-		if err := i.bisect(ctx, []incoming{{Event: e}}); err != nil {
+		again := []incoming{{Event: e, record: m}}
+		if i.o.Unordered { // what is poison still stays the letter that it is
+			err = i.applyUnordered(ctx, again)
+		} else {
+			err = i.bisect(ctx, again)
+		}
+		if !permanent(err) && err != nil {
 			return Result{}, err
 		}
+		cause = err
 	}
 	return i.finish(ctx, "dead_letters", x, a, "redriven", cause)
 }
@@ -256,7 +257,7 @@ func (i *Inbox) redriveRaised(ctx context.Context, x item, a act) (Result, error
 	case errors.Is(err, errDry):
 		return i.finish(ctx, "raised_interventions", x, a, "", nil)
 	}
-	return r, err
+	return r, failpoint.After(err, "redrive.after_apply")
 }
 
 // finish closes a dead letter or raised intervention with status, or notes what it failed with. A dry run only writes down

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/stream"
 )
@@ -58,6 +59,9 @@ func (i *Inbox) park(ctx context.Context, kind string, e event.Event, reason str
 		return fmt.Errorf("park %s: %w", e.ID, err)
 	}
 	if parked {
+		if err := failpoint.Hit("dlq.after_park"); err != nil {
+			return err
+		}
 		i.metrics.events.WithLabelValues("parked", label(e.Type)).Inc()
 		i.o.Log.Error("key parked", zap.String("kind", kind), zap.String("type", string(e.Type)), zap.String("subject", e.Subject),
 			zap.Stringer("event_id", e.ID), zap.Int64("seq", e.Seq), zap.String("trace_id", traceID(e.Traceparent)), zap.String("reason", reason))
@@ -145,7 +149,7 @@ func (i *Inbox) open(records []stream.Message) (events []incoming, letters []let
 		i.mu.Lock()
 		based := i.based[partition{m.Topic, m.Partition}]
 		i.mu.Unlock()
-		events = append(events, incoming{e, based})
+		events = append(events, incoming{e, based, m})
 	}
 	return events, letters
 }
@@ -167,6 +171,20 @@ func decode(m stream.Message) (event.Event, error) {
 	return e, nil
 }
 
+// buryPoison keeps an event that fails for good where keys are not parked.
+func (i *Inbox) buryPoison(ctx context.Context, e incoming, cause error) error {
+	var recent int
+	err := i.o.Pool.QueryRow(ctx, `SELECT count(*) FROM dead_letters WHERE grp = $1 AND closed_at IS NULL
+		AND opened_at > now() - interval '1 minute'`, i.o.Group).Scan(&recent) // counted over all replicas
+	switch {
+	case err != nil:
+		return fmt.Errorf("count dead letters: %w", err)
+	case recent >= parkLimit:
+		return i.stop(e.Type)
+	}
+	return i.bury(ctx, []letter{{e.record, cause.Error()}})
+}
+
 // bury keeps records that cannot be applied.
 func (i *Inbox) bury(ctx context.Context, letters []letter) error {
 	err := pg.Do(ctx, i.o.Pool, func(ctx context.Context, u *pg.Unit) error {
@@ -186,7 +204,7 @@ func (i *Inbox) bury(ctx context.Context, letters []letter) error {
 	}
 	for _, l := range letters {
 		i.metrics.events.WithLabelValues("dead", "").Inc()
-		i.o.Log.Error("record is no event", zap.String("topic", l.Topic), zap.Int32("partition", l.Partition), zap.Int64("offset", l.Offset),
+		i.o.Log.Error("record cannot be applied", zap.String("topic", l.Topic), zap.Int32("partition", l.Partition), zap.Int64("offset", l.Offset),
 			zap.String("reason", l.reason))
 	}
 	return nil

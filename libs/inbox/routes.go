@@ -27,13 +27,16 @@ var errNotRedrivable = errors.New("no redrive for this kind")
 
 // Routes serves the interventions, to operators and admins only:
 //
-//	GET  /                       ?kind= &status= &limit= 1-100 &cursor=
+//	GET  /                       ?kind= &type= &subject= &error= &opened_before= &status= &limit= 1-100 &cursor=
+//	POST /redrive                {"kind": "", "type": "", "subject": "", "error": "", "opened_before": "", "dry_run": false,
+//	                              "force": false, "reason": "", "limit": 100, "rate": 0, "cursor": ""}
+//	POST /discard                the same without force; the reason must be given
 //	GET  /{id}
 //	POST /{id}/redrive           {"dry_run": false, "force": false, "reason": ""}, or no body
 //	POST /{id}/discard           {"reason": "why", "seq": 0}; with seq only if the queue still begins there
 //
 // Redrive and discard answer 200 with a Result, whether or not the events got through: Status says so. What is closed
-// already is left alone and answered with its status.
+// already is left alone and answered with its status. Those of many try each that is open and chosen once, oldest first.
 func (i *Inbox) Routes() http.Handler {
 	r := chi.NewRouter()
 	r.NotFound(problem.NotFound)
@@ -41,6 +44,8 @@ func (i *Inbox) Routes() http.Handler {
 	r.Group(func(r chi.Router) {
 		r.Use(auth.RequireRole("operator", "admin"))
 		r.Get("/", problem.Handler(i.getList))
+		r.Post("/redrive", problem.Handler(i.postMany("redrive")))
+		r.Post("/discard", problem.Handler(i.postMany("discard")))
 		r.Get("/{id}", problem.Handler(i.getOne))
 		r.Post("/{id}/redrive", problem.Handler(i.postRedrive))
 		r.Post("/{id}/discard", problem.Handler(i.postDiscard))
@@ -49,7 +54,7 @@ func (i *Inbox) Routes() http.Handler {
 }
 
 func (i *Inbox) getList(w http.ResponseWriter, r *http.Request) error {
-	if err := problem.Query(r, "kind", "status", "limit", "cursor"); err != nil {
+	if err := problem.Query(r, "kind", "type", "subject", "error", "opened_before", "status", "limit", "cursor"); err != nil {
 		return err
 	}
 	q := r.URL.Query()
@@ -75,7 +80,11 @@ func (i *Inbox) getList(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return problem.New(http.StatusBadRequest, "invalid-field", "unknown status").Field("status", "is open, redriven, discarded or resolved")
 	}
-	items, err := i.list(r.Context(), printable(q.Get("kind")), q.Get("status"), before, limit+1)
+	f := filter{Kind: q.Get("kind"), Type: q.Get("type"), Subject: q.Get("subject"), Error: q.Get("error"), OpenedBefore: q.Get("opened_before")}
+	if err := f.read("opened_before"); err != nil {
+		return err
+	}
+	items, err := i.list(r.Context(), &f, q.Get("status"), before, limit+1)
 	if err != nil {
 		return err
 	}

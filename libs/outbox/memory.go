@@ -11,6 +11,16 @@ import (
 // key that was forgotten costs its next event a wait for a read.
 const remembered = 1 << 15
 
+// row is one transaction's events.
+type row struct {
+	id     int64
+	events []event.Event
+	left   int   // events that are not acknowledged
+	read   int64 // of a handed-over row: how many reads had begun before
+	doubt  bool  // handed over, and the predecessor of an event is neither acknowledged nor here: waits for a read
+	clear  bool  // a read showed it, so whatever comes before it is published or here
+}
+
 // memory is what the relay knows. It decides what may go out next (see the package comment) and does no I/O.
 type memory struct {
 	rows     map[int64]*row // by id: read or handed over, and not marked yet

@@ -71,16 +71,6 @@ func New(o Options) *Outbox {
 	}
 }
 
-// row is one transaction's events.
-type row struct {
-	id     int64
-	events []event.Event
-	left   int   // events that are not acknowledged
-	read   int64 // of a handed-over row: how many reads had begun before
-	doubt  bool  // handed over, and the predecessor of an event is neither acknowledged nor here: waits for a read
-	clear  bool  // a read showed it, so whatever comes before it is published or here
-}
-
 // Add publishes events when u commits. Call it after the rows of the aggregates that the events are about are locked: that
 // alone makes the order of rows the order of commits.
 func (o *Outbox) Add(u *pg.Unit, events ...event.Event) {

@@ -8,13 +8,14 @@ import (
 	"github.com/waybill-dev/waybill/libs/event"
 )
 
-// packing is the first byte of a body. Another layout gets another number, so that rows outlive an upgrade.
-const packing = 1
+// packing is the first byte of a body. Another layout gets another number, so that rows outlive an upgrade: before 2 there
+// was no time of the cause.
+const packing = 2
 
 var errPacked = errors.New("outbox row is damaged")
 
-// pack lays the events of a row one behind the other: id, then sequence, tenant and time as varints, then type, subject,
-// traceparent and data with their lengths. The source is the same for all rows of a database and is not repeated.
+// pack lays the events of a row one behind the other: id, then sequence, tenant, time and the cause's time (0: none) as
+// varints, then type, subject, traceparent and data with their lengths. The source is the same for all rows of a database and is not repeated.
 func pack(events []event.Event) []byte {
 	n := 1
 	for i := range events {
@@ -28,6 +29,11 @@ func pack(events []event.Event) []byte {
 		b = binary.AppendVarint(b, e.Seq)
 		b = binary.AppendVarint(b, e.Tenant)
 		b = binary.AppendVarint(b, e.Time.UnixNano())
+		cause := int64(0)
+		if !e.Cause.IsZero() {
+			cause = e.Cause.UnixNano()
+		}
+		b = binary.AppendVarint(b, cause)
 		for _, s := range []string{string(e.Type), e.Subject, e.Traceparent} {
 			b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 		}
@@ -38,7 +44,7 @@ func pack(events []event.Event) []byte {
 
 // Unpack reads a row's events. Their source is empty.
 func Unpack(body []byte) ([]event.Event, error) {
-	if len(body) == 0 || body[0] != packing {
+	if len(body) == 0 || body[0] < 1 || body[0] > packing {
 		return nil, errPacked
 	}
 	r := reader{body[1:], false}
@@ -47,6 +53,11 @@ func Unpack(body []byte) ([]event.Event, error) {
 		var e event.Event
 		copy(e.ID[:], r.bytes(uint64(len(e.ID))))
 		e.Seq, e.Tenant, e.Time = r.varint(), r.varint(), time.Unix(0, r.varint()).UTC()
+		if body[0] > 1 {
+			if cause := r.varint(); cause != 0 {
+				e.Cause = time.Unix(0, cause).UTC()
+			}
+		}
 		e.Type, e.Subject, e.Traceparent = event.Type(r.sized()), string(r.sized()), string(r.sized())
 		e.Data = r.sized()
 		events = append(events, e)

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/stream"
 )
 
@@ -196,7 +197,7 @@ func (r *relay) send(ctx context.Context) {
 // settle takes the outcome of a batch. After an error everything is forgotten and read again, in order.
 func (r *relay) settle(err error) {
 	r.sending = false
-	if err == nil {
+	if err = failpoint.After(err, "relay.after_produce"); err == nil {
 		r.failures = 0
 		now := time.Now()
 		for _, x := range r.batch {
@@ -267,9 +268,19 @@ func (r *relay) learn(a answer) error {
 	if a.err != nil {
 		return a.err
 	}
+	if len(a.marks) > 0 {
+		if err := failpoint.Hit("relay.after_mark"); err != nil {
+			return err
+		}
+	}
 	r.memory.marked(a.marks)
 	if a.read == 0 || a.read < r.valid {
 		return nil
+	}
+	if len(a.found) > 0 {
+		if err := failpoint.Hit("relay.after_read"); err != nil {
+			return err
+		}
 	}
 	full := len(a.found) == a.limit
 	unknown := r.memory.loaded(a.read, a.found, full)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -223,4 +224,26 @@ func TestQuery(t *testing.T) {
 			t.Errorf("%q: %v", query, err)
 		}
 	}
+}
+
+func FuzzQuery(f *testing.F) {
+	for _, q := range []string{"", "limit=1", "limit=1&limit=2", "nobody=1", "a=%zz", "limit=%00", "limit;cursor=1", "=", "&&", "LIMIT=1"} {
+		f.Add(q)
+	}
+	f.Fuzz(func(t *testing.T, q string) {
+		r := &http.Request{URL: &url.URL{Path: "/", RawQuery: q}}
+		if Query(r, "limit", "cursor") != nil {
+			return
+		}
+		// What passes can be read with Get: known names, once each, nothing lost on the way.
+		values, err := url.ParseQuery(q)
+		if err != nil {
+			t.Fatalf("%q passes and cannot be read: %v", q, err)
+		}
+		for name, v := range values {
+			if name != "limit" && name != "cursor" || len(v) != 1 {
+				t.Fatalf("%q passes with %q = %q", q, name, v)
+			}
+		}
+	})
 }

@@ -88,6 +88,9 @@ func (c Config) settings() *sarama.Config {
 	s.Consumer.Group.ResetInvalidOffsets = false // lost records are a person's business, not a jump
 	s.Consumer.Group.Session.Timeout = 8 * time.Second
 	s.Consumer.Group.Heartbeat.Interval = time.Second // 10 s and 2 s miss the 12 s in which a dead member is replaced
+	// A JoinGroup is answered when the rebalance ends: later than the read time-out, and members that wait would hang up and join
+	// anew for ever. It is time for a handler's grace and a commit.
+	s.Consumer.Group.Rebalance.Timeout = 20 * time.Second
 	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 	s.Consumer.Retry.Max = 20
 	s.Consumer.MaxProcessingTime = time.Second

@@ -14,7 +14,7 @@ import (
 
 // The headers of the envelope in the order in which Encode writes them: CloudEvents 1.0 in Kafka's binary mode
 // (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md), the extensions
-// ce_tenantid and ce_aggregateseq, and W3C trace context.
+// ce_tenantid, ce_aggregateseq and ce_causetime, and W3C trace context. What comes from headerCause on may be absent.
 const (
 	headerSpecVersion = iota
 	headerID
@@ -26,11 +26,13 @@ const (
 	headerSeq
 	headerContentType
 	headerTraceparent
+	headerCause
 	headers
 )
 
 var headerNames = [headers]string{
 	"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_tenantid", "ce_aggregateseq", "content-type", "traceparent",
+	"ce_causetime",
 }
 
 // What is the same in every record is shared by all of them; nobody writes to it.
@@ -42,8 +44,11 @@ const timeLayout = time.RFC3339Nano
 // Encode makes the record of an event. Its key is the subject, so that events about one thing stay in order.
 func Encode(e event.Event) Message {
 	// One allocation holds what differs from record to record; the headers are slices of it.
-	b := make([]byte, 0, 36+len(e.Source)+len(e.Type)+len(timeLayout)+len(e.Subject)+2*20+len(e.Traceparent))
+	b := make([]byte, 0, 36+len(e.Source)+len(e.Type)+2*len(timeLayout)+len(e.Subject)+2*20+len(e.Traceparent))
 	h := make([]Header, headers)
+	if e.Cause.IsZero() {
+		h = h[:headerCause]
+	}
 	for i := range h {
 		start := len(b)
 		switch i {
@@ -70,6 +75,8 @@ func Encode(e event.Event) Message {
 			b = strconv.AppendInt(b, e.Seq, 10)
 		case headerTraceparent:
 			b = append(b, e.Traceparent...)
+		case headerCause:
+			b = e.Cause.UTC().AppendFormat(b, timeLayout)
 		}
 		h[i] = Header{headerNames[i], b[start:len(b):len(b)]}
 	}
@@ -99,7 +106,7 @@ func DecodeMessage(m Message) (event.Event, error) {
 			return event.Event{}, malformed("header %s: %v", h.Key, err)
 		}
 	}
-	for i, ok := range seen {
+	for i, ok := range seen[:headerCause] {
 		if !ok {
 			return event.Event{}, malformed("header %s is missing", headerNames[i])
 		}
@@ -149,6 +156,9 @@ func setAttribute(e *event.Event, i int, value []byte) (err error) {
 	case headerTraceparent:
 		e.Traceparent = string(value)
 		return nil // may be empty
+	case headerCause:
+		e.Cause, err = time.Parse(timeLayout, string(value))
+		e.Cause = e.Cause.UTC()
 	}
 	if len(value) == 0 {
 		return errEmpty

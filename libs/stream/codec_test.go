@@ -80,7 +80,8 @@ func TestDecodeRefusesWhatIsNoEnvelope(t *testing.T) {
 		"no uuid": with(headerNames[headerID], "7"), "no time": with(headerNames[headerTime], "yesterday"), "no number": with(headerNames[headerSeq], "one"),
 		"sequence 0": with(headerNames[headerSeq], "0"), "no tenant": with(headerNames[headerTenant], ""), "no type": with(headerNames[headerType], ""), "no source": with(headerNames[headerSource], ""),
 	}
-	for _, name := range headerNames {
+	tests["no time of the cause"] = with(headerNames[headerCause], "")
+	for _, name := range headerNames[:headerCause] {
 		tests["without "+name] = without(name)
 	}
 	for name, m := range tests {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -15,9 +17,9 @@ const (
 	defaultMax = 256
 	// leaveWait bounds a shutdown while the brokers are away. What is not committed by then is delivered again.
 	leaveWait = 10 * time.Second
-	// joinPatience is how long joining may fail before the process ends and starts afresh.
+	// joinPatience is how long joining may fail, with brokers that answer, before the process ends and starts afresh.
 	joinPatience = 5 * time.Minute
-	// unjoinedLimit is how long a member may be without a session before it calls itself unhealthy.
+	// unjoinedLimit is how long brokers that answer may refuse a member before it calls itself unhealthy.
 	unjoinedLimit = time.Minute
 	// shortSession is what a session must outlive to count as one: below, rejoining backs off.
 	shortSession = time.Second
@@ -69,10 +71,13 @@ func NewConsumer(ctx context.Context, c Config, group string, topics []string, o
 
 // Run consumes until ctx ends, and then leaves the group: handle may end its batch within 5 s, its offsets are committed.
 // It must be called once; the consumer is closed afterwards. The error is not nil only when the group could not be joined
-// for 5 minutes.
+// for 5 minutes although brokers answered.
 //
 // handle gets batches one at a time, in order per partition, each with a deadline of 30 s. Its ctx outlives the end of ctx
 // by those 5 s. The batch is the handler's to keep.
+//
+// While the brokers are away it waits, for as long as that takes: the process has other work, and the service that it is
+// part of may still answer.
 func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, batch []Message) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -121,7 +126,7 @@ func (c *Consumer) join(ctx context.Context, handle func(context.Context, []Mess
 			return nil
 		}
 		c.setUnjoined(time.Now(), err)
-		if s.joined.Load() {
+		if s.joined.Load() || away(err) {
 			since = time.Now()
 		}
 		if err == nil && time.Since(began) > shortSession {
@@ -162,8 +167,24 @@ func (c *Consumer) drainErrors() {
 	}
 }
 
-// Healthy returns an error when the member cannot do its work: it has no session for a minute, a partition has records but
-// yields none, or records were deleted before they were read. A handler that keeps failing is not the consumer's trouble.
+// away says that no broker could be reached or was ready, which says nothing about this member.
+func away(err error) bool {
+	var network net.Error
+	if errors.As(err, &network) {
+		return true
+	}
+	for _, e := range []error{sarama.ErrOutOfBrokers, sarama.ErrNotConnected, sarama.ErrConsumerCoordinatorNotAvailable,
+		sarama.ErrBrokerNotAvailable, sarama.ErrLeaderNotAvailable, sarama.ErrRequestTimedOut, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Healthy returns an error when the member cannot do its work: brokers that answer have refused it for a minute, a partition
+// has records but yields none, or records were deleted before they were read. A handler that keeps failing is not the
+// consumer's trouble, and brokers that are away are nobody's here: a service without them can still answer.
 func (c *Consumer) Healthy() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,7 +194,11 @@ func (c *Consumer) Healthy() error {
 	if c.stalled != nil {
 		return c.stalled
 	}
-	if d := time.Since(c.unjoined); !c.unjoined.IsZero() && d > unjoinedLimit {
+	limit := unjoinedLimit
+	if c.joinErr == nil { // it is still trying, or waits for the others
+		limit = joinPatience
+	}
+	if d := time.Since(c.unjoined); !c.unjoined.IsZero() && d > limit && !away(c.joinErr) {
 		return fmt.Errorf("group %s not joined for %v: %w", c.group, d.Round(time.Second), errors.Join(errUnjoined, c.joinErr))
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 const (
 	// commitEvery is how much is handled again after a crash; the inbox drops it.
 	commitEvery = 500 * time.Millisecond
-	// handleLimit is half of the rebalance time-out: a handler that hangs longer would get the member thrown out.
+	// handleLimit ends a handler that hangs. Where a rebalance waits for it, it has handleGrace, a quarter of the rebalance time-out.
 	handleLimit = 30 * time.Second
 	// handleGrace is what a handler gets when its session has ended.
 	handleGrace = 5 * time.Second
