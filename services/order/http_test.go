@@ -137,14 +137,14 @@ func badInput(t *testing.T, w *world, url string) {
 		{"id taken, other caller", w.as(t, url, "customer2", "customer"), post, `{"order_id":"taken","amount":5,"payment_method":"card"}`, 409, "order-exists", ""},
 		{"parameter to a POST", c, post + "?x=1", good, 400, "unknown-parameter", "x"},
 
-		{"bad id", c, "GET /orders/a:b", "", 400, "invalid-id", ""},
+		{"bad id", c, "GET /orders/a:b", "", 400, "invalid-field", "order_id"},
 		{"no such order", c, "GET /orders/none", "", 404, "not-found", ""},
-		{"events, bad id", c, "GET /orders/a:b/events", "", 400, "invalid-id", ""},
+		{"events, bad id", c, "GET /orders/a:b/events", "", 400, "invalid-field", "order_id"},
 		{"events of no order", c, "GET /orders/none/events", "", 404, "not-found", ""},
 		{"events without a token", anyone, "GET /orders/taken/events", "", 401, "unauthenticated", ""},
 		{"events without a role", w.as(t, url, "x"), "GET /orders/taken/events", "", 403, "forbidden", ""},
 		{"bad Last-Event-ID", c.with("Last-Event-ID", "-1"), "GET /orders/taken/events", "", 400, "invalid-field", "Last-Event-ID"},
-		{"payment, bad id", c, "GET /payment/a:b", "", 400, "invalid-id", ""},
+		{"payment, bad id", c, "GET /payment/a:b", "", 400, "invalid-field", "order_id"},
 		{"payment of no order", c, "GET /payment/none", "", 404, "not-found", ""},
 		{"payment without a token", anyone, "GET /payment/taken", "", 401, "unauthenticated", ""},
 		{"payment without a role", w.as(t, url, "x"), "GET /payment/taken", "", 403, "forbidden", ""},
@@ -164,7 +164,7 @@ func badInput(t *testing.T, w *world, url string) {
 		{"forged cursor", c, "GET /orders?cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "", 400, "invalid-cursor", ""},
 		{"mangled cursor", c, "GET /orders?cursor=%21%21", "", 400, "invalid-cursor", ""},
 
-		{"cancel, bad id", c, "POST /orders/a:b/cancel", "", 400, "invalid-id", ""},
+		{"cancel, bad id", c, "POST /orders/a:b/cancel", "", 400, "invalid-field", "order_id"},
 		{"cancel of no order", c, "POST /orders/none/cancel", "", 404, "not-found", ""},
 		{"cancel by a stranger", w.as(t, url, "customer2", "customer"), "POST /orders/taken/cancel", "", 404, "not-found", ""},
 		{"cancel of a completed order", c, "POST /orders/taken/cancel", "", 409, "not-cancellable", ""},
@@ -174,7 +174,7 @@ func badInput(t *testing.T, w *world, url string) {
 		{"cancel with text", c.with("Content-Type", "text/plain"), "POST /orders/taken/cancel", "please", 415, "unsupported-media-type", ""},
 		{"cancel with a bad key", c.with("Idempotency-Key", "a b"), "POST /orders/taken/cancel", "", 400, "idempotency-key-invalid", ""},
 
-		{"resolve, bad id", op, "POST /orders/a:b/resolve", `{"action":"refund","reason":"x"}`, 400, "invalid-id", ""},
+		{"resolve, bad id", op, "POST /orders/a:b/resolve", `{"action":"refund","reason":"x"}`, 400, "invalid-field", "order_id"},
 		{"resolve of no order", op, "POST /orders/none/resolve", `{"action":"refund","reason":"x"}`, 404, "not-found", ""},
 		{"resolve by a customer", c, "POST /orders/taken/resolve", `{"action":"refund","reason":"x"}`, 403, "forbidden", ""},
 		{"resolve by a merchant", w.as(t, url, "merchant", "merchant"), "POST /orders/taken/resolve", `{"action":"refund","reason":"x"}`, 403, "forbidden", ""},
@@ -204,6 +204,22 @@ func badInput(t *testing.T, w *world, url string) {
 		{"discard of none", op, "POST /interventions/01997e6c-0000-7000-8000-000000000000/discard", `{"reason":"x"}`, 404, "not-found", ""},
 		{"discard by a customer", c, "POST /interventions/01997e6c-0000-7000-8000-000000000000/discard", `{"reason":"x"}`, 403, "forbidden", ""},
 		{"discard without a token", anyone, "POST /interventions/01997e6c-0000-7000-8000-000000000000/discard", `{"reason":"x"}`, 401, "unauthenticated", ""},
+		{"redrive of none, broken", op, "POST /interventions/01997e6c-0000-7000-8000-000000000000/redrive", `{`, 400, "malformed-json", ""},
+		{"redrive as text", op.with("Content-Type", "text/plain"), "POST /interventions/01997e6c-0000-7000-8000-000000000000/redrive", `{}`, 415, "unsupported-media-type", ""},
+		{"redrive, long reason", op, "POST /interventions/01997e6c-0000-7000-8000-000000000000/redrive", `{"reason":"` + strings.Repeat("a", 501) + `"}`, 422, "invalid-field", "/reason"},
+		{"discard, broken", op, "POST /interventions/01997e6c-0000-7000-8000-000000000000/discard", `{`, 400, "malformed-json", ""},
+		{"discard as text", op.with("Content-Type", "text/plain"), "POST /interventions/01997e6c-0000-7000-8000-000000000000/discard", `{}`, 415, "unsupported-media-type", ""},
+		{"discard without a reason", op, "POST /interventions/01997e6c-0000-7000-8000-000000000000/discard", `{}`, 422, "invalid-field", "/reason"},
+		{"redrive of many, broken", op, "POST /interventions/redrive", `{`, 400, "malformed-json", ""},
+		{"redrive of many without a token", anyone, "POST /interventions/redrive", `{}`, 401, "unauthenticated", ""},
+		{"redrive of many by a customer", c, "POST /interventions/redrive", `{}`, 403, "forbidden", ""},
+		{"redrive of many as text", op.with("Content-Type", "text/plain"), "POST /interventions/redrive", `{}`, 415, "unsupported-media-type", ""},
+		{"redrive of everything", op, "POST /interventions/redrive", `{"reason":"x"}`, 422, "invalid-field", ""},
+		{"discard of many, broken", op, "POST /interventions/discard", `{`, 400, "malformed-json", ""},
+		{"discard of many without a token", anyone, "POST /interventions/discard", `{}`, 401, "unauthenticated", ""},
+		{"discard of many by a customer", c, "POST /interventions/discard", `{}`, 403, "forbidden", ""},
+		{"discard of many as text", op.with("Content-Type", "text/plain"), "POST /interventions/discard", `{}`, 415, "unsupported-media-type", ""},
+		{"discard of everything", op, "POST /interventions/discard", `{"reason":"x"}`, 422, "invalid-field", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			method, path, _ := strings.Cut(row.request, " ")
@@ -325,6 +341,9 @@ func concurrentDuplicates(t *testing.T, w *world, url string) {
 				b = fmt.Sprintf(`{"order_id":"many-1","amount":%d,"payment_method":"card"}`, 100+n)
 			}
 			resp, doc := c.do("POST", "/orders", b)
+			for resp.StatusCode == http.StatusServiceUnavailable { // the row's lock was not to be had within two seconds: ask again
+				resp, doc = c.do("POST", "/orders", b)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if resp.StatusCode == http.StatusAccepted {

@@ -230,7 +230,8 @@ func personDecides(t *testing.T, w *world) {
 		resp, doc := op.do("POST", "/orders/"+id+"/resolve", body)
 		return resp.StatusCode, doc
 	}
-	for _, id := range []string{"resend", "refund", "write-off", "norefund"} {
+	_, first := c.do("POST", "/orders", body("resend", "sku-1", "card", "Nowhere"))
+	for _, id := range []string{"refund", "write-off", "norefund"} {
 		c.post(body(id, "sku-1", "card", "Nowhere"))
 	}
 	for _, id := range []string{"resend", "refund", "write-off", "norefund"} {
@@ -258,6 +259,10 @@ func personDecides(t *testing.T, w *world) {
 	w.event(t, "resend", resend, &again)
 	if again.Attempt != 2 || again.Address.GetCity() != "Berlin" || len(again.Items) != 1 {
 		t.Errorf("order.shipping_requested says %v", &again)
+	}
+	// Who sends the order again hears what he heard first, whatever a person has corrected since.
+	if _, doc := c.do("POST", "/orders", body("resend", "sku-1", "card", "Nowhere")); !cmp.Equal(first, doc) {
+		t.Errorf("replayed after a correction: want - got +\n%s", cmp.Diff(first, doc))
 	}
 
 	if status, doc := decide("refund", `{"action":"refund","goods":"returned","reason":"came back"}`); status != http.StatusAccepted || doc["status"] != "cancelling" {
@@ -338,6 +343,25 @@ func impossible(t *testing.T, w *world) {
 	if doc["status"] != "completed" {
 		t.Errorf("the order is %v", doc["status"])
 	}
+	// Nothing heals it: each try is told why, and after five the sixth is refused.
+	at := "/interventions/" + parked["id"].(string)
+	if resp, doc := op.do("POST", "/interventions/redrive", `{"kind":"poison","subject":"done"}`); resp.StatusCode != http.StatusOK || len(doc["items"].([]any)) != 1 || doc["items"].([]any)[0].(map[string]any)["error"] == nil {
+		t.Errorf("redrive of a key: %d %v", resp.StatusCode, doc)
+	}
+	for range 4 {
+		if resp, doc := op.do("POST", at+"/redrive", `{}`); resp.StatusCode != http.StatusOK || doc["status"] != "open" {
+			t.Errorf("redrive: %d %v", resp.StatusCode, doc)
+		}
+	}
+	if resp, doc := op.do("POST", at+"/redrive", `{}`); resp.StatusCode != http.StatusConflict || doc["type"] != "urn:problem:redrive-limit" {
+		t.Errorf("a sixth redrive: %d %v", resp.StatusCode, doc)
+	}
+	if resp, doc := op.do("POST", at+"/discard", `{"reason":"x","seq":99}`); resp.StatusCode != http.StatusConflict || doc["type"] != "urn:problem:out-of-order" {
+		t.Errorf("discard of another sequence: %d %v", resp.StatusCode, doc)
+	}
+	if resp, doc := op.do("POST", "/interventions/discard", `{"kind":"gap","reason":"x"}`); resp.StatusCode != http.StatusOK || len(doc["items"].([]any)) != 0 {
+		t.Errorf("discard of what there is none of: %d %v", resp.StatusCode, doc)
+	}
 	if resp, doc := op.do("POST", "/interventions/"+parked["id"].(string)+"/discard", `{"reason":"the provider was wrong"}`); resp.StatusCode != http.StatusOK {
 		t.Errorf("discard: %d %v", resp.StatusCode, doc)
 	}
@@ -358,7 +382,7 @@ func databaseAway(t *testing.T, w *world) {
 
 	// A short absence is waited for.
 	proxy.close()
-	time.AfterFunc(500*time.Millisecond, proxy.open)
+	time.AfterFunc(100*time.Millisecond, proxy.open) // of the 2 s that a request waits
 	c.post(body("short", "sku-1", "card", "Berlin"))
 
 	proxy.close()

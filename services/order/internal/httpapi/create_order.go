@@ -8,6 +8,7 @@ import (
 
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/inbox"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/services/order/internal/order"
@@ -71,6 +72,9 @@ func (a *api) create(w http.ResponseWriter, r *http.Request) error {
 	}
 	stored, replayed, err := a.Intake.Submit(r.Context(), o)
 	if err != nil {
+		return err
+	}
+	if err := failpoint.Hit("order.before_202"); err != nil {
 		return err
 	}
 	if replayed {

@@ -126,7 +126,7 @@ func viewer(p auth.Principal) postgres.Viewer {
 func orderID(r *http.Request) (string, error) {
 	id := chi.URLParam(r, "order_id")
 	if !order.ValidID(id) {
-		return "", problem.New(http.StatusBadRequest, "invalid-id", "an order id is 1 to 64 of letters, digits, '.', '_' and '-'")
+		return "", problem.New(http.StatusBadRequest, "invalid-field", "no order can have this id").Field("order_id", "1 to 64 of A-Z a-z 0-9 . _ -")
 	}
 	return id, nil
 }

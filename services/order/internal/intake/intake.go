@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/services/order/internal/order"
@@ -151,7 +152,7 @@ func (i *Intake) together(ctx context.Context, wishes []*wish) {
 		orders[n] = w.Order
 	}
 	err := postgres.Patiently(ctx, func(ctx context.Context) error { return i.creator.Create(ctx, orders) })
-	if err == nil {
+	if err = failpoint.After(err, "order.after_tx"); err == nil {
 		for _, w := range wishes {
 			i.accepted(w.Order)
 			w.answer <- answer{order: w.Order}

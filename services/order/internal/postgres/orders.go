@@ -30,8 +30,12 @@ var Migrations = func() pg.Migrations {
 }()
 
 const (
-	columns = `order_id, tenant, customer, amount, currency, method, email, product_ids, quantities, address, traceparent,
-	status, reason, cause, goods, shipment, refund, event_seq, created_at, deadline_at, finished_at`
+	upToAddress  = `order_id, tenant, customer, amount, currency, method, email, product_ids, quantities, `
+	afterAddress = `, traceparent, status, reason, cause, goods, shipment, refund, event_seq, created_at, deadline_at, finished_at`
+
+	columns = upToAddress + `address` + afterAddress
+	// columnsAsMade are the same with the address that the order was made with.
+	columnsAsMade = upToAddress + `coalesce(first_address, address)` + afterAddress
 
 	// Most steps of an order need neither its items nor its address, and those two are half of what a row costs to read.
 	lockOrders = `SELECT order_id, tenant, customer, amount, currency, method, email,
@@ -146,7 +150,7 @@ func Save(u *pg.Unit, changed []Changed) {
 			finished[i] = &c.FinishedAt
 		}
 		if c.Moved { // a person corrected it: one in thousands
-			u.Write(`UPDATE orders SET address = $2::text::jsonb WHERE order_id = $1`, c.ID, encodeAddress(c.Address))
+			u.Write(`UPDATE orders SET first_address = coalesce(first_address, address), address = $2::text::jsonb WHERE order_id = $1`, c.ID, encodeAddress(c.Address))
 		}
 	}
 	u.Guard(n, saveOrders,

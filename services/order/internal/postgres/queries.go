@@ -168,9 +168,9 @@ type Taken struct {
 
 // findTaken is two searches, each by its index; one condition with OR would read the whole table. An order that both find
 // comes twice.
-const findTaken = `SELECT coalesce(key, ''), fingerprint, ` + columns + ` FROM orders WHERE order_id = ANY($1)
+const findTaken = `SELECT coalesce(key, ''), fingerprint, ` + columnsAsMade + ` FROM orders WHERE order_id = ANY($1)
 UNION ALL
-SELECT coalesce(key, ''), fingerprint, ` + columns + `
+SELECT coalesce(key, ''), fingerprint, ` + columnsAsMade + `
 FROM unnest($2::bigint[], $3::text[], $4::text[]) AS by(by_tenant, by_customer, by_key)
 JOIN orders ON tenant = by_tenant AND customer = by_customer AND key = by_key`
 

@@ -40,6 +40,18 @@ func (s *Saga) Decide(ctx context.Context, d Decision) (answer inbox.Response, r
 					return err
 				}
 				if answer, err = d.Render(results[0]); err != nil {
+					if d.Key == nil {
+						return err
+					}
+					// The same request may have been decided while this one waited for the order's lock.
+					kept = inbox.FindResponses(u, []inbox.Request{*d.Key})
+					if failed := u.Fetch(ctx); failed != nil {
+						return failed
+					}
+					var reused error
+					if answer, replayed, reused = kept.Get(*d.Key); replayed || reused != nil {
+						return reused
+					}
 					return err
 				}
 				if d.Key != nil {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/event"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/inbox"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/services/order/internal/order"
@@ -89,6 +90,8 @@ type Fact struct {
 	Tenant int64
 	// Traceparent of the cause; empty: that of the order's own request.
 	Traceparent string
+	// At is when the event happened that the fact was read from, or that led to it; zero where there is none.
+	At time.Time
 	// Allow is asked under the lock whether the fact may be applied; nil: it may.
 	Allow func(o *order.Order) error
 }
@@ -215,7 +218,7 @@ func (t *step) line(o *order.Order, f *Fact) {
 
 // send makes the events of a change.
 func (t *step) send(o *order.Order, f *Fact, c order.Change) {
-	cause := event.Event{Tenant: o.Tenant, Traceparent: f.Traceparent}
+	cause := event.Event{Tenant: o.Tenant, Traceparent: f.Traceparent, Time: f.At}
 	if cause.Traceparent == "" {
 		cause.Traceparent = o.Traceparent
 	}
@@ -284,6 +287,9 @@ func (t *step) write(u *pg.Unit) {
 	postgres.Save(u, changed)
 	postgres.Append(u, t.lines)
 	if len(t.events) > 0 {
+		if failpoint.Enabled { // committed, and not yet handed to the relay
+			u.AfterCommit(func() { _ = failpoint.Hit("saga.after_cmd_outbox") })
+		}
 		t.s.out.Add(u, t.events...)
 	}
 	for _, f := range t.tickets {

@@ -58,7 +58,7 @@ func (s *Saga) Handle(ctx context.Context, u *pg.Unit, batch []event.Event) erro
 
 // factOf reads an event.
 func factOf(e event.Event) (Fact, error) {
-	f := Fact{OrderID: e.Subject, Line: string(e.Type), Tenant: e.Tenant, Traceparent: e.Traceparent}
+	f := Fact{OrderID: e.Subject, Line: string(e.Type), Tenant: e.Tenant, Traceparent: e.Traceparent, At: e.Time}
 	f.Event = order.Event(e.Type)
 	switch e.Type {
 	case event.InventoryReserved:

@@ -173,7 +173,7 @@ func (r *Reserver) apply(ctx context.Context, facts []Fact) error {
 
 // answerFact reads an answer. What is pinned for another amount is a mismatch, whoever pinned it.
 func answerFact(o *order.Order, a stock.Answer) (Fact, bool) {
-	f := Fact{OrderID: o.ID, Tenant: o.Tenant, Traceparent: o.Traceparent}
+	f := Fact{OrderID: o.ID, Tenant: o.Tenant, Traceparent: o.Traceparent, At: o.CreatedAt}
 	switch {
 	case a.Outcome == stock.Pinned && a.Total == o.Amount && a.Currency == o.Currency:
 		f.Event = order.StockReserved

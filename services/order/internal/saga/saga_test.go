@@ -522,3 +522,62 @@ func TestSchemaRefusesWhatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// The same decision twice at once, under one key: both have looked for an answer before there is one, and wait for the
+// order. One decides, the other hears what was decided, although by then the order would refuse it.
+func TestSameDecisionAtOnce(t *testing.T) {
+	b := setup(t)
+	b.create(newOrder("o-1", one))
+	_, err := b.saga.Apply(t.Context(), []Fact{{Fact: order.Fact{Event: order.StockReserved}, OrderID: "o-1"}})
+	b.must(err)
+	b.must(b.handle(b.processed("o-1"), b.event(event.ShippingFailed, "o-1", &shippingv1.ShippingFailed{OrderId: "o-1", Attempt: 1, Reason: "lost"})))
+	lock, err := b.pool.Begin(t.Context())
+	b.must(err)
+	_, err = lock.Exec(t.Context(), `SELECT FROM orders WHERE order_id = 'o-1' FOR UPDATE`)
+	b.must(err)
+
+	type heard struct {
+		answer   inbox.Response
+		replayed bool
+		err      error
+	}
+	answers := make(chan heard, 2)
+	for range 2 {
+		go func() {
+			var h heard
+			h.answer, h.replayed, h.err = b.saga.Decide(t.Context(), Decision{
+				Key: &inbox.Request{Caller: "1/olga", Route: "POST /orders/{order_id}/resolve", Key: "k-1"},
+				Fact: Fact{OrderID: "o-1", Fact: order.Fact{Event: order.PersonRefund, Goods: order.GoodsLost}, Allow: func(o *order.Order) error {
+					if o.Status != order.Attention {
+						return errors.New("no decision is awaited")
+					}
+					return nil
+				}},
+				Render: func(r Result) (inbox.Response, error) {
+					return inbox.Response{Status: 202, ContentType: "application/json", Body: []byte("{}")}, r.Err
+				},
+			})
+			answers <- h
+		}()
+	}
+	testkit.Eventually(t, 20*time.Second, func() bool {
+		var waiting int
+		err := b.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
+		return err == nil && waiting == 2
+	}, "two decisions that wait")
+	b.must(lock.Commit(t.Context()))
+	replays := 0
+	for range 2 {
+		h := <-answers
+		if h.err != nil || h.answer.Status != 202 {
+			t.Errorf("%+v", h)
+		}
+		if h.replayed {
+			replays++
+		}
+	}
+	if replays != 1 {
+		t.Errorf("%d of 2 heard a repeated answer", replays)
+	}
+	b.want("o-1", "cancelling shipping_failed", event.OrderCreated, event.OrderPaymentRequested, event.OrderPaymentProcessed, event.OrderAttention, event.OrderRefundRequested)
+}

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/services/order/internal/order"
 	"github.com/waybill-dev/waybill/services/order/internal/postgres"
@@ -64,6 +65,11 @@ func (w *Sweeper) Sweep(ctx context.Context) error {
 		due, more, err = w.store.Sweep(ctx, askAgain, sweepSize)
 		if err != nil {
 			return err
+		}
+		if len(due) > 0 {
+			if err := failpoint.Hit("sweep.after_select"); err != nil {
+				return err
+			}
 		}
 		var late []Fact
 		for _, d := range due {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/waybill-dev/waybill/services/order/internal/order"
 )
@@ -45,6 +46,8 @@ type reservation struct {
 	Amount      int64  `json:"amount"`
 	Items       []item `json:"items"`
 	Traceparent string `json:"traceparent"`
+	// CreatedAt is when order.created happened: what the reservation's event follows from.
+	CreatedAt time.Time `json:"created_at"`
 }
 
 // Client calls inventory over HTTP.
@@ -91,7 +94,7 @@ func (c *Client) Reserve(ctx context.Context, orders []*order.Order) ([]Answer, 
 func encode(orders []*order.Order) (body []byte, n int) {
 	body = append(body, `{"reservations":[`...)
 	for _, o := range orders {
-		r := reservation{OrderID: o.ID, Tenant: o.Tenant, Currency: o.Currency, Amount: o.Amount, Traceparent: o.Traceparent,
+		r := reservation{OrderID: o.ID, Tenant: o.Tenant, Currency: o.Currency, Amount: o.Amount, Traceparent: o.Traceparent, CreatedAt: o.CreatedAt,
 			Items: make([]item, len(o.Items))}
 		for i, it := range o.Items {
 			r.Items[i] = item(it)
