@@ -50,13 +50,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return fmt.Errorf("ensure topics: %w", err)
 	}
 	// Nobody waits for analytics: larger batches are cheaper.
-	consumer, err := stream.NewConsumer(ctx, kafka, "analytics-service", event.Topics(), stream.ConsumerOptions{Linger: 100 * time.Millisecond})
+	consumer, err := stream.NewConsumer(ctx, kafka, "analytics-service", event.Topics(), stream.ConsumerOptions{Max: 1024, Linger: 100 * time.Millisecond})
 	if err != nil {
 		return fmt.Errorf("open consumer: %w", err)
 	}
 	s.Check("kafka", func(context.Context) error { return consumer.Healthy() })
-	events := inbox.New(inbox.Options{Group: "analytics-service", Pool: pool, Wants: event.Types(), Handler: ingest.New(store, s.Log).Events,
-		Oldest: consumer.Oldest, Log: s.Log, Registry: s.Registry})
+	events := inbox.New(inbox.Options{Group: "analytics-service", Pool: pool, Wants: event.Types(), Handler: ingest.New(store, s.Log).Events, Unordered: true,
+		Log: s.Log, Registry: s.Registry})
 	s.Check("inbox", func(context.Context) error { return events.Healthy() })
 
 	verifier, err := auth.NewVerifier(ctx, auth.VerifierConfig{JWKSURL: cfg.JWKSURL, ServiceJWKSFile: cfg.ServiceJWKS, Audience: s.Name, Log: s.Log})

@@ -62,7 +62,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err := stream.EnsureTopics(ctx, kafka, event.Topics()); err != nil {
 		return fmt.Errorf("ensure topics: %w", err)
 	}
-	consumer, err := stream.NewConsumer(ctx, kafka, "notification-service", event.Topics(), stream.ConsumerOptions{Max: 256, Linger: linger})
+	consumer, err := stream.NewConsumer(ctx, kafka, "notification-service", event.Topics(), stream.ConsumerOptions{Max: 1024, Linger: linger})
 	if err != nil {
 		return fmt.Errorf("open consumer: %w", err)
 	}
@@ -76,7 +76,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		}
 	})
 	people := inbox.New(inbox.Options{
-		Group: "notification-service", Pool: pool, Wants: notice.Wants, Handler: store.Consume, Oldest: consumer.Oldest,
+		Group: "notification-service", Pool: pool, Wants: notice.Wants, Handler: store.Consume, Unordered: true,
 		Redrive: map[string]func(context.Context, *pg.Unit, uuid.UUID, string) error{postgres.Intervention: store.Redrive},
 		Log:     s.Log, Registry: s.Registry,
 	})

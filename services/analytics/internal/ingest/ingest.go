@@ -4,7 +4,6 @@ package ingest
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,20 +31,10 @@ type payload struct {
 	TraceID string     `json:"trace_id,omitempty"`
 }
 
-// Events stores a batch. The processing time of an event is counted from its cause, and its cause is taken to be what
-// happened last to the same subject before it, on whichever topic; the first event of a subject has none.
-func (i *Ingest) Events(ctx context.Context, u *pg.Unit, batch []event.Event) error {
+// Events stores a batch. An event is stored once, by its id, and its processing time is counted from its cause; where
+// nothing on the platform caused it there is none.
+func (i *Ingest) Events(_ context.Context, u *pg.Unit, batch []event.Event) error {
 	from, to := i.store.Window(time.Now())
-	var subjects []postgres.Subject
-	for _, e := range batch {
-		subjects = append(subjects, subject(e))
-	}
-	times, err := postgres.LoadTimes(ctx, u, subjects)
-	if err != nil {
-		return err
-	}
-	// Topics are read side by side: in the order of time a cause comes before its effect.
-	batch = slices.SortedStableFunc(slices.Values(batch), func(a, b event.Event) int { return a.Time.Compare(b.Time) })
 	events := make([]postgres.Event, 0, len(batch))
 	for _, e := range batch {
 		if e.Time.Before(from) || e.Time.After(to) { // there is no partition, and no clock of ours is that wrong
@@ -60,13 +49,17 @@ func (i *Ingest) Events(ctx context.Context, u *pg.Unit, batch []event.Event) er
 		if err != nil {
 			return err
 		}
-		events = append(events, postgres.Event{Tenant: e.Tenant, At: e.Time, ID: e.ID, Seconds: times.Since(subject(e), e.Time), Payload: b})
+		events = append(events, postgres.Event{Tenant: e.Tenant, At: e.Time, ID: e.ID, Seconds: processing(e), Payload: b})
 	}
 	postgres.Insert(u, events)
-	times.Save(u)
 	return nil
 }
 
-func subject(e event.Event) postgres.Subject {
-	return postgres.Subject{Tenant: e.Tenant, ID: e.Subject}
+// processing is the time from an event's cause to itself, in seconds. Clocks of two machines may differ by more than that.
+func processing(e event.Event) *float64 {
+	if e.Cause.IsZero() {
+		return nil
+	}
+	seconds := max(e.Time.Sub(e.Cause), 0).Seconds()
+	return &seconds
 }

@@ -24,8 +24,7 @@ func monthOf(t time.Time) time.Time {
 }
 
 // Maintain creates the partitions from the oldest month that is kept until two months ahead, each with its index, and
-// detaches older ones. Detached tables stay, for whoever archives or drops them. It also forgets subjects that nothing
-// happened to for as long as topics keep events.
+// detaches older ones. Detached tables stay, for whoever archives or drops them.
 func (s *Store) Maintain(ctx context.Context, now time.Time) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		// Making an index on an empty partition takes milliseconds, waiting for the lock may take longer.
@@ -68,8 +67,7 @@ func (s *Store) Maintain(ctx context.Context, now time.Time) error {
 				return fmt.Errorf("detach partition %s: %w", name, err)
 			}
 		}
-		_, err = tx.Exec(ctx, `DELETE FROM subject_times WHERE changed_at < now() - interval '7 days'`)
-		return err
+		return nil
 	})
 }
 

@@ -6,8 +6,6 @@ import (
 	"embed"
 	"encoding/json"
 	"io/fs"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,91 +72,6 @@ func Insert(u *pg.Unit, events []Event) {
 		SELECT n.tenant, n.at, n.id, n.seconds, n.payload::jsonb
 		FROM unnest($1::bigint[], $2::timestamptz[], $3::uuid[], $4::float8[], $5::text[]) AS n(tenant, at, id, seconds, payload)
 		ORDER BY n.tenant, n.at, n.id ON CONFLICT DO NOTHING`, tenants, at, ids, seconds, payloads)
-}
-
-// remembered is how many times of a subject are kept. An order has some twelve events.
-const remembered = 32
-
-// Subject names what events are about.
-type Subject struct {
-	Tenant int64
-	ID     string
-}
-
-// Times are when things happened to subjects.
-type Times map[Subject][]time.Time
-
-// LoadTimes locks and reads the times of subjects.
-func LoadTimes(ctx context.Context, u *pg.Unit, subjects []Subject) (Times, error) {
-	times := Times{}
-	var ids []string
-	for _, s := range subjects {
-		times[s] = nil
-		ids = append(ids, s.ID)
-	}
-	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
-	u.Read(`SELECT tenant_id, subject, times FROM subject_times WHERE subject = ANY($1) ORDER BY subject, tenant_id FOR UPDATE`, ids).
-		Query(func(rows pgx.Rows) error {
-			var s Subject
-			var at []time.Time
-			_, err := pgx.ForEachRow(rows, []any{&s.Tenant, &s.ID, &at}, func() error {
-				times[s] = slices.Clone(at)
-				return nil
-			})
-			return err
-		})
-	return times, u.Fetch(ctx)
-}
-
-// Since is how long before at the last thing happened to the subject, in seconds; nil where nothing is known. It notes at.
-func (t Times) Since(s Subject, at time.Time) *float64 {
-	at = at.Truncate(time.Microsecond) // what the database keeps
-	i, found := slices.BinarySearchFunc(t[s], at, time.Time.Compare)
-	if !found {
-		t[s] = slices.Insert(t[s], i, at)
-		if over := len(t[s]) - remembered; over > 0 {
-			t[s] = t[s][over:]
-			i -= over
-		}
-	}
-	if i <= 0 {
-		return nil
-	}
-	seconds := at.Sub(t[s][i-1]).Seconds()
-	return &seconds
-}
-
-// Save queues the times.
-func (t Times) Save(u *pg.Unit) {
-	subjects := make([]Subject, 0, len(t))
-	for s := range t {
-		subjects = append(subjects, s)
-	}
-	slices.SortFunc(subjects, func(a, b Subject) int { // upserts go by sorted key
-		if c := strings.Compare(a.ID, b.ID); c != 0 {
-			return c
-		}
-		return int(a.Tenant - b.Tenant)
-	})
-	var tenants []int64
-	var ids, times []string
-	for _, s := range subjects {
-		var b strings.Builder
-		for i, at := range t[s] {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(at.UTC().Format(time.RFC3339Nano))
-		}
-		// An array of arrays must be rectangular, so each travels as its text.
-		tenants, ids, times = append(tenants, s.Tenant), append(ids, s.ID), append(times, "{"+b.String()+"}")
-	}
-	if len(ids) == 0 {
-		return
-	}
-	u.Write(`INSERT INTO subject_times (tenant_id, subject, times)
-		SELECT n.tenant, n.id, n.times::timestamptz[] FROM unnest($1::bigint[], $2::text[], $3::text[]) AS n(tenant, id, times)
-		ON CONFLICT (subject, tenant_id) DO UPDATE SET times = EXCLUDED.times, changed_at = now()`, tenants, ids, times)
 }
 
 // Day is one tenant's day, in UTC.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/waybill-dev/waybill/libs/auth"
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/libs/telemetry"
 	"github.com/waybill-dev/waybill/services/gateway/internal/password"
@@ -160,6 +161,11 @@ func (l *Login) Refresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch out.Outcome {
 	case Rotated, Repeated:
+		if out.Outcome == Rotated {
+			if err := failpoint.Hit("auth.after_rotate"); err != nil {
+				return err
+			}
+		}
 		return l.grant(w, out.User, out.Next)
 	case Reused:
 		telemetry.Log(r.Context(), l.log).Warn("refresh token was used twice, family revoked", zap.String("user", out.User.Name))

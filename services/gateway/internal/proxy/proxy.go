@@ -22,6 +22,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/libs/telemetry"
 	"github.com/waybill-dev/waybill/services/gateway/internal/address"
@@ -217,7 +218,7 @@ func spoofed(name string) bool {
 func clean(r *http.Response) error {
 	r.Header.Del(telemetry.RequestID)
 	r.Header.Del("Server")
-	return nil
+	return failpoint.Hit("gw.after_upstream")
 }
 
 // fail answers where a service did not.

@@ -52,6 +52,7 @@ type Limiter struct {
 	mu     sync.Mutex
 	alone  generations[int64] // TAT by key
 	leases generations[lease]
+	asking map[string]chan struct{} // closed when the lease of that key is there
 }
 
 type lease struct {
@@ -96,13 +97,27 @@ func (l *Limiter) take(ctx context.Context, p Policy, key string, cost int64) De
 
 // TakeLeased is Take by way of a lease: the budget is as exact, but for what a lease holds (a twentieth of the burst and gateway). A refusal
 // is remembered until its Retry, because until then nothing can change it: whoever asks without end costs Redis nothing.
+//
+// One caller at a time takes a lease of a key, the others wait for it: a lease each would take twenty times what it gives.
 func (l *Limiter) TakeLeased(ctx context.Context, p Policy, key string) Decision {
-	id, now := p.Name+":"+key, l.now()
-	if d, ok := l.fromLease(id, now); ok {
-		l.count(p, "lease", d)
-		return d
+	id := p.Name + ":" + key
+	for {
+		d, leased, asked := l.fromLease(id)
+		if leased {
+			l.count(p, "lease", d)
+			return d
+		}
+		if asked == nil {
+			break
+		}
+		select {
+		case <-asked:
+		case <-ctx.Done():
+			return Decision{} // nobody waits for it
+		}
 	}
-	part := max(p.Burst/leasePart, 1)
+	defer l.asked(id)
+	now, part := l.now(), max(p.Burst/leasePart, 1)
 	d := l.take(ctx, p, key, int64(part))
 	if !d.Allowed && part > 1 {
 		part = 1
@@ -119,26 +134,39 @@ func (l *Limiter) TakeLeased(ctx context.Context, p Policy, key string) Decision
 	return d
 }
 
-func (l *Limiter) fromLease(id string, now time.Time) (d Decision, ok bool) {
+// fromLease decides by the lease, if there is one. Otherwise the caller is the one to ask for it, or gets who to wait for.
+func (l *Limiter) fromLease(id string) (d Decision, leased bool, asked <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	held, _ := l.leases.get(id)
-	wait := held.until.Sub(now)
+	wait := held.until.Sub(l.now())
 	d = held.last
 	switch {
-	case wait <= 0:
-		return d, false
-	case !d.Allowed:
+	case wait > 0 && !d.Allowed:
 		d.Reset -= d.Retry - wait
 		d.Retry = wait
-		return d, true
-	case held.left == 0:
-		return d, false
+		return d, true, nil
+	case wait > 0 && held.left > 0:
+		held.left--
+		l.leases.put(id, held)
+		d.Remaining += held.left
+		return d, true, nil
 	}
-	held.left--
-	l.leases.put(id, held)
-	d.Remaining += held.left
-	return d, true
+	if other, ok := l.asking[id]; ok {
+		return d, false, other
+	}
+	if l.asking == nil {
+		l.asking = map[string]chan struct{}{}
+	}
+	l.asking[id] = make(chan struct{})
+	return d, false, nil
+}
+
+func (l *Limiter) asked(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.asking[id])
+	delete(l.asking, id)
 }
 
 var errBroken = errors.New("redis was away a moment ago")

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,6 +159,28 @@ func TestLeasesNeverGiveMore(t *testing.T) {
 	}
 	if calls := s.redis.CommandCount(); calls > 200 { // four commands a call
 		t.Errorf("%d commands", calls)
+	}
+}
+
+// TestLeasesAreShared: callers that come at the same moment use up one lease after the other and not one each.
+func TestLeasesAreShared(t *testing.T) {
+	s := newSetup(t, 1)
+	p := PerSecond("p", 10, 100)
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	for range 100 {
+		wg.Go(func() {
+			if !s.TakeLeased(t.Context(), p, "k").Allowed {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := refused.Load(); n != 0 {
+		t.Errorf("%d of 100 were refused with a budget of 100", n)
+	}
+	if s.TakeLeased(t.Context(), p, "k").Allowed {
+		t.Error("one more passed")
 	}
 }
 

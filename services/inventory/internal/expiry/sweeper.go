@@ -30,7 +30,7 @@ type Reservations interface {
 
 // Orders says where an order stands.
 type Orders interface {
-	Status(ctx context.Context, orderID string) (string, error)
+	Find(ctx context.Context, orderID string) (order.Order, error)
 }
 
 // Sweeper is the process. Two replicas may sweep at once.
@@ -92,7 +92,7 @@ func (s *Sweeper) Sweep(ctx context.Context) error {
 
 // ask decides one overdue pin.
 func (s *Sweeper) ask(ctx context.Context, p postgres.Pin) error {
-	status, err := s.orders.Status(ctx, p.OrderID)
+	o, err := s.orders.Find(ctx, p.OrderID)
 	switch {
 	case errors.Is(err, order.ErrUnknown):
 		s.log.Warn("pinned stock belongs to no order", zap.String("order_id", p.OrderID), zap.Int64("tenant", p.Tenant))
@@ -102,7 +102,7 @@ func (s *Sweeper) ask(ctx context.Context, p postgres.Pin) error {
 		s.freed.WithLabelValues("unanswered").Inc()
 		return err
 	}
-	if status != "failed" && status != "cancelled" {
+	if !o.Dead() {
 		s.freed.WithLabelValues("kept").Inc()
 		return s.reservations.KeepPin(ctx, p)
 	}
@@ -112,7 +112,7 @@ func (s *Sweeper) ask(ctx context.Context, p postgres.Pin) error {
 	}
 	if released {
 		s.freed.WithLabelValues("unpinned").Inc()
-		s.log.Info("pinned stock of a dead order released", zap.String("order_id", p.OrderID), zap.String("status", status))
+		s.log.Info("pinned stock of a dead order released", zap.String("order_id", p.OrderID), zap.String("status", o.Status))
 	}
 	return nil
 }

@@ -55,9 +55,16 @@ func TestOldPins(t *testing.T) {
 	orders := http.NewServeMux()
 	for _, status := range []string{"pending", "paying", "cancelling", "paid", "shipping", "completed", "failed", "cancelled", "attention"} {
 		orders.HandleFunc("GET /orders/"+status, func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = w.Write([]byte(`{"order_id":"` + status + `","status":"` + status + `","items":[],"timeline":[]}`))
+			_, _ = w.Write([]byte(`{"order_id":"` + status + `","status":"` + status + `","items":[{"product_id":"sku-1","quantity":1}],"timeline":[]}`))
 		})
 	}
+	// A hold that somebody made under the id of an order without items is pinned by its payment, and never taken.
+	orders.HandleFunc("GET /orders/charge-only", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"order_id":"charge-only","status":"completed","items":[]}`))
+	})
+	orders.HandleFunc("GET /orders/charged-soon", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"order_id":"charged-soon","status":"paying","items":[]}`))
+	})
 	orders.HandleFunc("GET /orders/broken", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	orders.HandleFunc("GET /orders/forbidden", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) })
 	orders.HandleFunc("GET /orders/garbled", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"status":`)) })
@@ -69,11 +76,11 @@ func TestOldPins(t *testing.T) {
 
 	want := map[string]string{
 		"pending": "kept", "paying": "kept", "cancelling": "kept", "paid": "kept", "shipping": "kept", "completed": "kept", "attention": "kept",
-		"failed": "unpinned", "cancelled": "unpinned", "unknown": "kept",
+		"failed": "unpinned", "cancelled": "unpinned", "unknown": "kept", "charge-only": "unpinned", "charged-soon": "kept",
 	}
 	s := &shelf{done: map[string]string{}}
 	for _, id := range []string{"pending", "paying", "cancelling", "paid", "shipping", "completed", "failed", "cancelled", "attention",
-		"unknown", "broken", "forbidden", "garbled", "mixed-up"} {
+		"unknown", "charge-only", "charged-soon", "broken", "forbidden", "garbled", "mixed-up"} {
 		s.pins = append(s.pins, postgres.Pin{OrderID: id})
 	}
 	client := order.NewClient(server.URL+"/", http.DefaultTransport)

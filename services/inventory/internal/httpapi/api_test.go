@@ -443,6 +443,20 @@ func (w *world) interventions() {
 		w.want(403, "forbidden", w.merchant(), "POST", "/interventions/"+id+end, `{"reason":"x"}`)
 		w.want(401, "unauthenticated", "", "POST", "/interventions/"+id+end, `{"reason":"x"}`)
 	}
+	for _, many := range []string{"/interventions/redrive", "/interventions/discard"} {
+		w.want(400, "malformed-json", o, "POST", many, "{")
+		w.want(401, "unauthenticated", "", "POST", many, "{}")
+		w.want(403, "forbidden", w.merchant(), "POST", many, "{}")
+		w.want(415, "unsupported-media-type", o, "POST", many, "x", "Content-Type", "text/plain")
+		w.want(422, "invalid-field", o, "POST", many, "{}")
+	}
+	// Still short: it is tried, stays, and says why.
+	if a := w.want(200, "", o, "POST", "/interventions/redrive", `{"kind":"stock_short","subject":"i-2"}`); !strings.Contains(string(a.raw), `"status":"open"`) || !strings.Contains(string(a.raw), "short") {
+		w.t.Errorf("redrive of a filter: %s", a.raw)
+	}
+	if a := w.want(200, "", o, "POST", "/interventions/discard", `{"kind":"stock_short","reason":"sent by hand"}`); !strings.Contains(string(a.raw), `"status":"discarded"`) {
+		w.t.Errorf("discard of a filter: %s", a.raw)
+	}
 	w.want(200, "", o, "POST", "/interventions/"+id+"/discard", `{"reason":"sent by hand"}`)
 	w.want(404, "not-found", o, "GET", "/interventions/"+uuid.NewString(), "")
 	w.want(403, "forbidden", w.merchant(), "GET", "/interventions/"+id, "")

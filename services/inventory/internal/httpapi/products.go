@@ -121,15 +121,29 @@ func (a api) putProduct(w http.ResponseWriter, r *http.Request) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	p, created, err := a.Store.PutProduct(r.Context(), stock.Product{Key: k, Name: body.Name, Price: price, Currency: body.Currency})
+	// The product's own id stands in for a key.
+	key, err := idempotency(r, "/products/{product_id}", k.Product, map[string]any{"product": k, "body": body})
 	if err != nil {
 		return err
 	}
-	if created {
-		w.Header().Set("Location", "/products/"+k.Product)
-		return problem.JSON(w, http.StatusCreated, shown(p))
+	answer := func(p stock.Product, created bool) *inbox.Response {
+		if !created {
+			return record(r, http.StatusOK, shown(p), nil)
+		}
+		made := record(r, http.StatusCreated, shown(p), nil)
+		made.Location = "/products/" + p.Product
+		return made
 	}
-	return problem.JSON(w, http.StatusOK, shown(p))
+	p, created, replayed, err := a.Store.PutProduct(r.Context(), stock.Product{Key: k, Name: body.Name, Price: price, Currency: body.Currency}, key, answer)
+	switch {
+	case err != nil:
+		return err
+	case replayed != nil:
+		send(w, replayed, true)
+	default:
+		send(w, answer(p, created), false)
+	}
+	return nil
 }
 
 func priceOf(f *fields, body productBody) int64 {
@@ -185,7 +199,7 @@ func (a api) restock(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, replayed, err := a.Store.Restock(r.Context(), stock.Adjustment{
 		Key: stock.Key{Tenant: tenant, Product: body.ProductID}, Document: "restock:" + uuid.Must(uuid.NewV7()).String(), Op: stock.Restocked,
-		Delta: body.Quantity, Reason: body.Reason, Actor: auth.From(r.Context()).Subject, Trace: event.Traceparent(r.Context()),
+		Delta: body.Quantity, Reason: body.Reason, Actor: auth.From(r.Context()).Subject, Cause: stock.Cause{Trace: event.Traceparent(r.Context())},
 	}, *key, func(p stock.Product, err error) *inbox.Response { return definite(answer(p, err)) })
 	switch {
 	case err != nil && refusal(err) == err:

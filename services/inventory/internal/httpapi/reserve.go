@@ -55,7 +55,7 @@ func (a api) reserve(w http.ResponseWriter, r *http.Request) error {
 		return record(r, http.StatusOK, v, err)
 	}
 	replies, err := a.Intake.Reserve(r.Context(), []postgres.Ask{{
-		Ask: stock.Ask{OrderID: body.OrderID, Tenant: p.Tenant, Items: wanted, Trace: event.Traceparent(r.Context())},
+		Ask: stock.Ask{OrderID: body.OrderID, Tenant: p.Tenant, Items: wanted, Cause: stock.Cause{Trace: event.Traceparent(r.Context())}},
 		Key: key, Render: func(ans stock.Answer) *inbox.Response { return definite(answer(ans)) },
 	}})
 	if err != nil {
@@ -164,7 +164,7 @@ func (a api) release(w http.ResponseWriter, r *http.Request) error {
 		return record(r, http.StatusOK, v, nil)
 	}
 	done, replayed, err := a.Store.Release(r.Context(), stock.News{
-		Fact: stock.Free, OrderID: body.OrderID, Tenant: p.Tenant, Reason: reasonCaller, Trace: event.Traceparent(r.Context()),
+		Fact: stock.Free, OrderID: body.OrderID, Tenant: p.Tenant, Reason: reasonCaller, Cause: stock.Cause{Trace: event.Traceparent(r.Context())},
 	}, p.Has("operator", "admin"), key, func(s stock.Settlement) *inbox.Response { return definite(answer(s)) })
 	if err != nil {
 		return err
@@ -195,6 +195,8 @@ type reservationAsk struct {
 	Amount      int64  `json:"amount"` // minor units
 	Items       []item `json:"items"`
 	Traceparent string `json:"traceparent"`
+	// CreatedAt is the ce_time of order.created.
+	CreatedAt time.Time `json:"created_at"`
 }
 
 type batchAnswer struct {
@@ -231,7 +233,7 @@ func (a api) reserveBatch(w http.ResponseWriter, r *http.Request) error {
 			return tooManyItems(at + "/items")
 		}
 		asks = append(asks, postgres.Ask{Ask: stock.Ask{
-			OrderID: q.OrderID, Tenant: q.Tenant, Items: f.items(at+"/items", q.Items), Amount: q.Amount, Currency: q.Currency, Pin: true, Trace: q.Traceparent,
+			OrderID: q.OrderID, Tenant: q.Tenant, Items: f.items(at+"/items", q.Items), Amount: q.Amount, Currency: q.Currency, Pin: true, Cause: stock.Cause{Trace: q.Traceparent, At: q.CreatedAt},
 		}})
 	}
 	if err := f.err(); err != nil {

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 }
 
 // The call carries a token of this service that the order service accepts, and nothing else.
-func TestStatus(t *testing.T) {
+func TestFind(t *testing.T) {
 	issuer := testkit.Identity(t)
 	verifier := issuer.Verifier("order")
 	server := httptest.NewServer(verifier.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,18 +31,18 @@ func TestStatus(t *testing.T) {
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	c := order.NewClient(server.URL, issuer.Signer("inventory").Transport("order", transport))
-	if got, err := c.Status(t.Context(), "o-1"); got != "paying" || err != nil {
-		t.Errorf("%q, %v", got, err)
+	if got, err := c.Find(t.Context(), "o-1"); got != (order.Order{Status: "paying"}) || err != nil {
+		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := c.Status(t.Context(), "o-2"); !errors.Is(err, order.ErrUnknown) {
+	if _, err := c.Find(t.Context(), "o-2"); !errors.Is(err, order.ErrUnknown) {
 		t.Errorf("an order that is not there: %v", err)
 	}
 	unsigned := order.NewClient(server.URL, transport)
-	if _, err := unsigned.Status(t.Context(), "o-1"); err == nil || errors.Is(err, order.ErrUnknown) {
+	if _, err := unsigned.Find(t.Context(), "o-1"); err == nil || errors.Is(err, order.ErrUnknown) {
 		t.Errorf("a refused call says nothing about the order: %v", err)
 	}
 	server.Close()
-	if _, err := c.Status(t.Context(), "o-1"); err == nil || errors.Is(err, order.ErrUnknown) {
+	if _, err := c.Find(t.Context(), "o-1"); err == nil || errors.Is(err, order.ErrUnknown) {
 		t.Errorf("no order service: %v", err)
 	}
 }

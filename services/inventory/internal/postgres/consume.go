@@ -158,7 +158,7 @@ func (s *Store) Confirm(ctx context.Context, u *pg.Unit, _ uuid.UUID, orderID st
 
 // read turns an event into a fact; ok is false where it says nothing to a stockroom.
 func read(e event.Event) (n stock.News, ok bool, err error) {
-	n = stock.News{OrderID: e.Subject, Tenant: e.Tenant, Trace: e.Traceparent}
+	n = stock.News{OrderID: e.Subject, Tenant: e.Tenant, Cause: stock.Cause{Trace: e.Traceparent, At: e.Time}}
 	switch e.Type {
 	case event.PaymentInitiated:
 		n.Fact = stock.PaymentStarted

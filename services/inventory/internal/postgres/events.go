@@ -20,6 +20,7 @@ func events(ctx context.Context, notes []stock.Note) []event.Event {
 		if n.Trace != "" {
 			e.Traceparent = n.Trace
 		}
+		e.Cause = n.At
 		out = append(out, e)
 	}
 	return out

@@ -199,7 +199,7 @@ func TestPutProduct(t *testing.T) {
 	k := stock.Key{Tenant: 1, Product: "plate"}
 	put := func(name string, price int64) (stock.Product, bool) {
 		t.Helper()
-		p, created, err := s.PutProduct(t.Context(), stock.Product{Key: k, Name: name, Price: price, Currency: "EUR"})
+		p, created, _, err := s.PutProduct(t.Context(), stock.Product{Key: k, Name: name, Price: price, Currency: "EUR"}, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +217,7 @@ func TestPutProduct(t *testing.T) {
 
 	// A price that changes does not change what was reserved before.
 	s.reserve(pin("o", mugs(2)))
-	if _, _, err := s.PutProduct(t.Context(), stock.Product{Key: stock.Key{Tenant: 1, Product: "mug"}, Name: "mug", Price: 600, Currency: "EUR"}); err != nil {
+	if _, _, _, err := s.PutProduct(t.Context(), stock.Product{Key: stock.Key{Tenant: 1, Product: "mug"}, Name: "mug", Price: 600, Currency: "EUR"}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.reserve(pin("o", mugs(2))); got.Outcome != stock.OutcomePinned || got.Total != 1000 {

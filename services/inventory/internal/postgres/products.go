@@ -43,26 +43,43 @@ func (s *Store) Product(ctx context.Context, k stock.Key) (p stock.Product, foun
 }
 
 // PutProduct makes a product without stock, or gives one that exists another name and price. Reservations keep the price
-// that they were made at.
-func (s *Store) PutProduct(ctx context.Context, want stock.Product) (p stock.Product, created bool, err error) {
-	err = pg.Do(ctx, s.pool, func(ctx context.Context, u *pg.Unit) error {
+// that they were made at. Saying it again changes nothing; with a key the first answer is given again, too, whatever
+// somebody else has made of the product since.
+func (s *Store) PutProduct(ctx context.Context, want stock.Product, key *inbox.Request, render func(stock.Product, bool) *inbox.Response) (p stock.Product, created bool, replayed *inbox.Response, err error) {
+	err = again(ctx, s.pool, func(ctx context.Context, u *pg.Unit) error {
 		b := stock.NewBook(s.terms)
 		load(u, b, wants{lines: []stock.Key{want.Key}})
+		var kept *responses
+		if key != nil {
+			kept = findResponses(u, []inbox.Request{*key})
+		}
 		if err := u.Fetch(ctx); err != nil {
 			return fmt.Errorf("lock product: %w", err)
+		}
+		if key != nil {
+			var err error
+			if replayed, err = kept.get(*key); replayed != nil || err != nil {
+				return err
+			}
 		}
 		is, found := b.Product(want.Key)
 		created = !found
 		if created {
 			is = stock.Product{Key: want.Key}
 		}
-		if found && is.Name == want.Name && is.Price == want.Price && is.Currency == want.Currency {
-			p = is
+		same := found && is.Name == want.Name && is.Price == want.Price && is.Currency == want.Currency
+		is.Name, is.Price, is.Currency = want.Name, want.Price, want.Currency
+		if !same {
+			is.EventSeq++
+		}
+		p = is
+		if key != nil {
+			kept.put(*key, render(p, created))
+			kept.store(u)
+		}
+		if same {
 			return nil
 		}
-		is.Name, is.Price, is.Currency = want.Name, want.Price, want.Currency
-		is.EventSeq++
-		p = is
 		if created {
 			// Where another replica made it since the lock, the unit runs again and finds it.
 			u.Guard(1, `INSERT INTO products (tenant, product_id, name, price, currency, event_seq) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
@@ -75,9 +92,9 @@ func (s *Store) PutProduct(ctx context.Context, want stock.Product) (p stock.Pro
 		return nil
 	})
 	if err != nil {
-		return stock.Product{}, false, fmt.Errorf("put product: %w", err)
+		return stock.Product{}, false, nil, fmt.Errorf("put product: %w", err)
 	}
-	return p, created, nil
+	return p, created, replayed, nil
 }
 
 // Restock changes a product's stock by an amount, once per idempotency key.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/inbox"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
@@ -48,6 +49,9 @@ func (s *Store) Reserve(ctx context.Context, asks []Ask) ([]Reply, error) {
 		if err := u.Fetch(ctx); err != nil {
 			return fmt.Errorf("lock reservations and products: %w", err)
 		}
+		if err := failpoint.Hit("inv.after_lock"); err != nil {
+			return err
+		}
 		for i, a := range asks {
 			r := &replies[i]
 			if a.Key != nil {
@@ -64,7 +68,7 @@ func (s *Store) Reserve(ctx context.Context, asks []Ask) ([]Reply, error) {
 		s.save(ctx, u, b)
 		return nil
 	})
-	if err != nil {
+	if err = failpoint.After(err, "inv.after_tx"); err != nil {
 		return nil, fmt.Errorf("reserve %d orders: %w", len(asks), err)
 	}
 	s.count.asked(replies)

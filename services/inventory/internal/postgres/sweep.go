@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/services/inventory/internal/stock"
 )
@@ -39,6 +40,9 @@ func (s *Store) ExpireHeld(ctx context.Context, limit int) (int, error) {
 		}
 		if expired = len(due); expired == 0 {
 			return nil
+		}
+		if err := failpoint.Hit("sweep.after_select"); err != nil {
+			return err
 		}
 		var w wants
 		for _, r := range due {

@@ -105,7 +105,13 @@ type Note struct {
 	Currency string
 	Reason   string
 	Changes  []Change
-	Trace    string // traceparent of the cause, or empty
+	Cause
+}
+
+// Cause is what an event in the making follows from.
+type Cause struct {
+	Trace string    // its traceparent, or empty
+	At    time.Time // when it happened, where it was an event of the platform; else zero
 }
 
 // Book is a set of locked rows and what was decided on them. Rows must be put in before they are decided on: a product
@@ -239,14 +245,14 @@ func (b *Book) reserve(tenant int64, items []Item, sign int64) {
 }
 
 // note appends an event about an order, under the order's next sequence.
-func (b *Book) note(r *Reservation, kind NoteKind, trace string, n Note) {
+func (b *Book) note(r *Reservation, kind NoteKind, cause Cause, n Note) {
 	r.EventSeq++
-	n.Kind, n.Subject, n.OrderID, n.Tenant, n.Seq, n.State, n.Trace = kind, r.OrderID, r.OrderID, r.Tenant, r.EventSeq, r.State, trace
+	n.Kind, n.Subject, n.OrderID, n.Tenant, n.Seq, n.State, n.Cause = kind, r.OrderID, r.OrderID, r.Tenant, r.EventSeq, r.State, cause
 	b.notes = append(b.notes, n)
 }
 
 // move changes on_hand of each item (times sign) and writes the ledger and the event inventory.updated.
-func (b *Book) move(r *Reservation, op Op, sign int64, trace string) {
+func (b *Book) move(r *Reservation, op Op, sign int64, cause Cause) {
 	changes := make([]Change, 0, len(r.Items))
 	for _, it := range r.Items {
 		p := b.products[Key{r.Tenant, it.Product}]
@@ -254,5 +260,5 @@ func (b *Book) move(r *Reservation, op Op, sign int64, trace string) {
 		b.moves = append(b.moves, Move{Key: p.Key, OrderID: r.OrderID, Op: op, Delta: sign * it.Quantity, Balance: p.OnHand})
 		changes = append(changes, Change{Product: it.Product, Delta: sign * it.Quantity, OnHand: p.OnHand, Reserved: p.Reserved})
 	}
-	b.note(r, NoteUpdated, trace, Note{Changes: changes, Reason: string(op)})
+	b.note(r, NoteUpdated, cause, Note{Changes: changes, Reason: string(op)})
 }

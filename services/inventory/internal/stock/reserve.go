@@ -31,7 +31,7 @@ type Ask struct {
 	Amount   int64  // what the order says they cost; only of pins
 	Currency string
 	Pin      bool // the order service asks: straight into PINNED
-	Trace    string
+	Cause
 }
 
 func (a Ask) fact() Fact {
@@ -114,7 +114,7 @@ func (b *Book) Reserve(a Ask) Answer {
 	r = b.row(a.OrderID, a.Tenant)
 	r.Items, r.Total, r.Currency = a.Items, total, currency
 	b.set(r, to)
-	b.note(r, NoteReserved, a.Trace, Note{Items: a.Items, Total: total, Currency: currency})
+	b.note(r, NoteReserved, a.Cause, Note{Items: a.Items, Total: total, Currency: currency})
 	return given(ans, *r)
 }
 

@@ -12,7 +12,7 @@ type News struct {
 	Tenant  int64
 	Items   []Item // of Paid: what the order says was bought; summed, in product order
 	Reason  string
-	Trace   string
+	Cause
 }
 
 // Settlement is what became of News.
@@ -52,14 +52,14 @@ func (b *Book) Settle(n News) Settlement {
 		b.giveUp(r, from, to, n)
 	case Pinned:
 		b.set(r, Pinned)
-		b.note(r, NoteReserved, n.Trace, Note{Items: r.Items, Total: r.Total, Currency: r.Currency})
+		b.note(r, NoteReserved, n.Cause, Note{Items: r.Items, Total: r.Total, Currency: r.Currency})
 	case Held: // the payment failed: stock frees itself soon, and sooner where order.cancelled comes
 		b.set(r, Held)
 		r.Due = b.Now.Add(b.Terms.Lapse)
 	case Returned:
 		b.set(r, Returned)
 		r.Reason = n.Reason
-		b.move(r, CameBack, +1, n.Trace)
+		b.move(r, CameBack, +1, n.Cause)
 	}
 	return Settlement{Verdict: Moves, State: to}
 }
@@ -70,7 +70,7 @@ func (b *Book) giveUp(r *Reservation, from, to State, n News) {
 	r.Reason = n.Reason
 	if from.Reserving() {
 		b.reserve(r.Tenant, r.Items, -1)
-		b.note(r, NoteReleased, n.Trace, Note{Items: r.Items, Reason: n.Reason})
+		b.note(r, NoteReleased, n.Cause, Note{Items: r.Items, Reason: n.Reason})
 	}
 }
 
@@ -95,7 +95,7 @@ func (b *Book) confirm(n News, from State) Settlement {
 	}
 	b.set(r, Confirmed)
 	r.Reason = ""
-	b.move(r, Sold, -1, n.Trace)
+	b.move(r, Sold, -1, n.Cause)
 	return Settlement{Verdict: Moves, State: Confirmed}
 }
 
@@ -107,7 +107,7 @@ func (b *Book) owe(n News, from State) State {
 		b.set(r, to)
 	}
 	if from.Reserving() {
-		b.note(r, NoteReleased, n.Trace, Note{Items: r.Items, Reason: ReasonOwed})
+		b.note(r, NoteReleased, n.Cause, Note{Items: r.Items, Reason: ReasonOwed})
 	}
 	r.Items, r.Total, r.Currency, r.Reason = n.Items, 0, "", ReasonOwed
 	return to

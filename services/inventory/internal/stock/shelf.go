@@ -23,7 +23,7 @@ type Adjustment struct {
 	Delta    int64
 	Reason   string
 	Actor    string
-	Trace    string
+	Cause
 }
 
 // Adjust changes a product's stock, writes the ledger and the event about the product. A change of nothing writes nothing.
@@ -43,15 +43,15 @@ func (b *Book) Adjust(a Adjustment) (Product, error) {
 	b.moves = append(b.moves, Move{
 		Key: a.Key, Document: a.Document, Op: a.Op, Delta: a.Delta, Balance: p.OnHand, Reason: a.Reason, Actor: a.Actor,
 	})
-	b.aboutProduct(p, string(a.Op), a.Delta, a.Trace)
+	b.aboutProduct(p, string(a.Op), a.Delta, a.Cause)
 	return *p, nil
 }
 
 // aboutProduct appends an event whose subject is the product.
-func (b *Book) aboutProduct(p *Product, reason string, delta int64, trace string) {
+func (b *Book) aboutProduct(p *Product, reason string, delta int64, cause Cause) {
 	p.EventSeq++
 	b.notes = append(b.notes, Note{
-		Kind: NoteUpdated, Subject: p.Subject(), Tenant: p.Tenant, Seq: p.EventSeq, Reason: reason, Trace: trace,
+		Kind: NoteUpdated, Subject: p.Subject(), Tenant: p.Tenant, Seq: p.EventSeq, Reason: reason, Cause: cause,
 		Changes: []Change{{Product: p.Product, Delta: delta, OnHand: p.OnHand, Reserved: p.Reserved}},
 	})
 }

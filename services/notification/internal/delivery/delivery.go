@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/inbox"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/services/notification/internal/notice"
@@ -175,9 +176,15 @@ func (d *Delivery) turn(ctx context.Context) (n int, broken bool) {
 	if len(claimed) == 0 {
 		return 0, false
 	}
+	if err := failpoint.Hit("mail.after_claim"); err != nil {
+		return 0, false
+	}
 	bounded, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	errs := d.Mailer.Send(bounded, claimed)
+	if err := failpoint.Hit("mail.after_smtp_before_settle"); err != nil {
+		return 0, false
+	}
 	outcomes := make([]postgres.Outcome, len(claimed))
 	for i, n := range claimed {
 		outcomes[i] = d.outcome(ctx, n, errs[i])

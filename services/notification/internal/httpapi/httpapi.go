@@ -100,13 +100,13 @@ func (o Options) list(w http.ResponseWriter, r *http.Request) error {
 
 func read(id, limitText, cursor string) (_ string, limit int, after int64, err error) {
 	if !validID(id) {
-		return "", 0, 0, problem.New(http.StatusBadRequest, "invalid-parameter", "say whose notices to list").
+		return "", 0, 0, problem.New(http.StatusBadRequest, "invalid-field", "say whose notices to list").
 			Field("order_id", "1 to 64 of letters, digits, dot, underscore, hyphen")
 	}
 	limit = maxPage
 	if limitText != "" {
 		if limit, err = strconv.Atoi(limitText); err != nil || limit < 1 || limit > maxPage {
-			return "", 0, 0, problem.New(http.StatusBadRequest, "invalid-parameter", "limit is 1 to 100").Field("limit", "1 to 100")
+			return "", 0, 0, problem.New(http.StatusBadRequest, "invalid-field", "limit is 1 to 100").Field("limit", "1 to 100")
 		}
 	}
 	if cursor != "" {

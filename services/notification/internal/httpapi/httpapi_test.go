@@ -137,7 +137,7 @@ func TestEveryDocumentedAnswer(t *testing.T) {
 	b.send("GET", list, b.issuer.UserToken("customer", 1, "customer"), "", 403, "forbidden")
 	b.send("GET", list, b.issuer.ServiceToken("order", "notification"), "", 403, "forbidden")
 	for path, slug := range map[string]string{
-		"/notifications": "invalid-parameter", "/notifications?order_id=a%20b": "invalid-parameter", list + "&limit=101": "invalid-parameter",
+		"/notifications": "invalid-field", "/notifications?order_id=a%20b": "invalid-field", list + "&limit=101": "invalid-field",
 		list + "&cursor=-1": "invalid-cursor", list + "&x=1": "unknown-parameter", list + "&order_id=o-2": "unknown-parameter",
 	} {
 		b.send("GET", path, operator, "", 400, slug)
@@ -176,6 +176,14 @@ func exerciseInterventions(b *bundle, operator, merchant string) {
 		b.send("POST", path, operator, `{"reason":"x"}`, 415, "", plain)
 		b.send("POST", path, operator, `{"reason":"`+strings.Repeat("x", 501)+`"}`, 422, "")
 		b.send("POST", "/interventions/"+unknown+"/"+verb, operator, `{"reason":"x"}`, 404, "")
+	}
+	for _, many := range []string{"/interventions/redrive", "/interventions/discard"} {
+		b.send("POST", many, operator, `{`, 400, "")
+		b.send("POST", many, "", `{}`, 401, "")
+		b.send("POST", many, merchant, `{}`, 403, "")
+		b.send("POST", many, operator, `{}`, 415, "", plain)
+		b.send("POST", many, operator, `{}`, 422, "")
+		b.send("POST", many, operator, `{"kind":"gap","reason":"x"}`, 200, "")
 	}
 	b.send("POST", "/interventions/"+id+"/redrive", operator, `{"reason":"x"}`, 409, "not-redrivable")
 	b.send("POST", "/interventions/"+id+"/discard", operator, `{"reason":"x"}`, 200, "")

@@ -50,7 +50,7 @@ type Store struct {
 // New makes a store. wake is called when there is something to tell; it must not block.
 func New(pool *pgxpool.Pool, wake func()) *Store { return &Store{pool: pool, wake: wake} }
 
-// Consume is the inbox's handler: it writes the notices of a batch.
+// Consume is the inbox's handler: it writes the notices of a batch, one for each event and channel for ever.
 func (s *Store) Consume(_ context.Context, u *pg.Unit, batch []event.Event) error {
 	var c columns
 	var reversed []string
@@ -70,7 +70,7 @@ func (s *Store) Consume(_ context.Context, u *pg.Unit, batch []event.Event) erro
 	if len(c.ids) == 0 {
 		return nil
 	}
-	u.Guard(len(c.ids), `INSERT INTO notices (event_id, channel, order_id, tenant, seq, kind, recipient, masked, subject, body, traceparent, give_up_at)
+	u.Write(`INSERT INTO notices (event_id, channel, order_id, tenant, seq, kind, recipient, masked, subject, body, traceparent, give_up_at)
 		SELECT n.*, now() + $1::interval FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
 			$9::text[], $10::text[], $11::text[], $12::text[]) AS n ON CONFLICT DO NOTHING`,
 		patience, c.ids, c.channels, c.orders, c.tenants, c.seqs, c.kinds, c.recipients, c.masked, c.subjects, c.texts, c.traces)

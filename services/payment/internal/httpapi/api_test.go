@@ -404,6 +404,14 @@ func TestAPI(t *testing.T) {
 			w.expect(w.do("POST", at+verb, operator, `{"reason":"x"}`, "Content-Type", "text/plain"), 415, "unsupported-media-type")
 			w.expect(w.do("POST", at+verb, operator, `{"reason":"`+strings.Repeat("x", 501)+`"}`), 422, "invalid-field")
 		}
+		for _, many := range []string{"/interventions/redrive", "/interventions/discard"} {
+			w.expect(w.do("POST", many, operator, `{`), 400, "malformed-json")
+			w.expect(w.do("POST", many, "", `{}`), 401, "unauthenticated")
+			w.expect(w.do("POST", many, customer, `{}`), 403, "forbidden")
+			w.expect(w.do("POST", many, operator, `{}`, "Content-Type", "text/plain"), 415, "unsupported-media-type")
+			w.expect(w.do("POST", many, operator, `{}`), 422, "invalid-field")
+			w.expect(w.do("POST", many, operator, `{"kind":"gap","reason":"x"}`), 200, "")
+		}
 		w.expect(w.do("GET", at, operator, ""), 200, "")
 		w.expect(w.do("POST", at+"/redrive", operator, `{"dry_run":true}`), 200, "")
 		w.expect(w.do("POST", at+"/redrive", operator, `{"reason":"the bank has opened again"}`), 200, "")

@@ -85,6 +85,7 @@ func decode[M message](e event.Event, m M) (M, error) {
 }
 
 func apply(a *payment.Account, e event.Event) error {
+	a.Cause = e.Time
 	// learn notes the order where order.created was never read: its record was deleted before this group existed.
 	learn := func(m message, customer string) {
 		a.Created(payment.Order{ID: e.Subject, Tenant: e.Tenant, Customer: customer, Amount: m.GetAmount(), Currency: m.GetCurrency()})

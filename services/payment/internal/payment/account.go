@@ -3,6 +3,7 @@ package payment
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type Notice struct {
 	Outside bool
 	Reason  string
 	Ref     string
+	Cause   time.Time // when the event happened that led to this; zero: none did
 }
 
 // TellInitiated is the notice of a new payment. It is no effect of the table: it is how a payment begins.
@@ -64,6 +66,9 @@ type Account struct {
 
 	ChargeTask  Task
 	RefundTasks map[int]Task
+
+	// Cause is when the event happened that is being applied; zero while the provider's answers are.
+	Cause time.Time
 
 	Notices       []Notice
 	Bookings      []Booking
@@ -284,6 +289,7 @@ func (a *Account) tell(n Notice) {
 	a.Payment.Seq++
 	a.PaymentChanged = true
 	n.Payment = *a.Payment
+	n.Cause = a.since(n)
 	a.Notices = append(a.Notices, n)
 }
 
@@ -291,4 +297,15 @@ func (a *Account) tell(n Notice) {
 type Job struct {
 	Payment Payment
 	Refund  *Refund
+}
+
+// since is when what led to n happened: the event that is being applied, or what the provider was asked for.
+func (a *Account) since(n Notice) time.Time {
+	if !a.Cause.IsZero() || n.Effect == TellInitiated {
+		return a.Cause
+	}
+	if i := slices.IndexFunc(a.Refunds, func(r *Refund) bool { return r.Attempt == n.Attempt }); i >= 0 {
+		return a.Refunds[i].CreatedAt
+	}
+	return a.Payment.CreatedAt
 }

@@ -53,6 +53,7 @@ type Payment struct {
 	WrittenOff  bool
 	Refunded    int64 // minor units given back, by the provider or outside
 	Traceparent string
+	CreatedAt   time.Time // zero until it is stored
 }
 
 // RefundStatus is where one attempt to give the money back stands.
@@ -79,6 +80,7 @@ type Refund struct {
 	Sent        bool
 	ProviderRef string
 	Reason      string
+	CreatedAt   time.Time // zero until it is stored
 }
 
 // ChargeKey is the provider's idempotency key of the order's charge. It is derived, so no retry and no restart can change it.

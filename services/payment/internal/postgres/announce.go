@@ -34,6 +34,6 @@ func announce(n payment.Notice) event.Event {
 		m = &paymentv1.PaymentRefundFailed{OrderId: p.OrderID, Amount: p.Amount, Currency: p.Currency,
 			Attempt: int32(n.Attempt), Reason: n.Reason}
 	}
-	cause := event.Event{Tenant: p.Tenant, Traceparent: p.Traceparent}
+	cause := event.Event{Tenant: p.Tenant, Traceparent: p.Traceparent, Time: n.Cause}
 	return cause.Next(t, p.OrderID, p.Seq, m)
 }

@@ -116,17 +116,17 @@ func (s *Store) Load(ctx context.Context, u *pg.Unit, ids []string, lockOrders b
 }
 
 const paymentColumns = `p.order_id, p.tenant_id, p.customer, p.amount, p.currency, p.method, p.status, p.event_seq, p.attempts,
-	p.asks, p.sent, p.provider_ref, p.reason, p.closed, p.written_off, p.refunded, p.traceparent`
+	p.asks, p.sent, p.provider_ref, p.reason, p.closed, p.written_off, p.refunded, p.traceparent, p.created_at`
 
 func paymentFields(p *payment.Payment) []any {
 	return []any{&p.OrderID, &p.Tenant, &p.Customer, &p.Amount, &p.Currency, &p.Method, &p.Status, &p.Seq, &p.Attempts,
-		&p.Asks, &p.Sent, &p.ProviderRef, &p.Reason, &p.Closed, &p.WrittenOff, &p.Refunded, &p.Traceparent}
+		&p.Asks, &p.Sent, &p.ProviderRef, &p.Reason, &p.Closed, &p.WrittenOff, &p.Refunded, &p.Traceparent, &p.CreatedAt}
 }
 
-const refundColumns = `r.order_id, r.attempt, r.status, r.tries, r.sent, r.provider_ref, r.reason`
+const refundColumns = `r.order_id, r.attempt, r.status, r.tries, r.sent, r.provider_ref, r.reason, r.created_at`
 
 func refundFields(r *payment.Refund) []any {
-	return []any{&r.OrderID, &r.Attempt, &r.Status, &r.Tries, &r.Sent, &r.ProviderRef, &r.Reason}
+	return []any{&r.OrderID, &r.Attempt, &r.Status, &r.Tries, &r.Sent, &r.ProviderRef, &r.Reason, &r.CreatedAt}
 }
 
 // Find reads one payment without a lock.

@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.uber.org/zap"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/services/payment/internal/batch"
 	"github.com/waybill-dev/waybill/services/payment/internal/payment"
@@ -191,14 +192,9 @@ func (x *Processor) scan(ctx context.Context) {
 func (x *Processor) work(ctx context.Context, j job) {
 	// The calls belong to the trace of what asked for the payment.
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": j.Payment.Traceparent})
-	var r *Result
-	if j.Refund == nil {
-		r = x.charge(ctx, j)
-	} else {
-		r = x.refund(ctx, j)
-	}
-	if r == nil {
-		return
+	r, err := x.ask(ctx, j)
+	if r == nil || err != nil {
+		return // the lease brings it back
 	}
 	// What the provider said must not get lost: another try costs nothing, another question would cost a call.
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -215,6 +211,27 @@ func (x *Processor) work(ctx context.Context, j job) {
 	if r.Err != nil {
 		x.log.Error("outcome does not fit", zap.String("order_id", r.OrderID), zap.Error(r.Err))
 	}
+	if j.Refund == nil {
+		_ = failpoint.Hit("pay.after_tx2")
+	} else {
+		_ = failpoint.Hit("refund.after_tx2")
+	}
+}
+
+// ask makes the calls of a job, whose intent is committed.
+func (x *Processor) ask(ctx context.Context, j job) (r *Result, err error) {
+	if j.Refund == nil {
+		if err = failpoint.Hit("pay.after_intent"); err == nil {
+			r = x.charge(failpoint.During(ctx, "pay.in_psp_call"), j)
+			err = failpoint.Hit("pay.after_psp_before_tx2")
+		}
+		return r, err
+	}
+	if err = failpoint.Hit("refund.after_intent"); err == nil {
+		r = x.refund(failpoint.During(ctx, "refund.in_psp_call"), j)
+		err = failpoint.Hit("refund.after_psp_before_tx2")
+	}
+	return r, err
 }
 
 // stale says that the lease may end before a call of this length would have been written.

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.uber.org/zap"
 
+	"github.com/waybill-dev/waybill/libs/failpoint"
 	"github.com/waybill-dev/waybill/services/shipping/internal/carrier"
 	"github.com/waybill-dev/waybill/services/shipping/internal/shipment"
 )
@@ -158,17 +159,29 @@ func (d *Dispatcher) giveBack(ctx context.Context, claimed []shipment.Shipment) 
 
 func (d *Dispatcher) call(ctx context.Context, s shipment.Shipment) {
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": s.Traceparent})
-	var c shipment.Change
+	c, err := d.ask(ctx, s)
+	if err == nil {
+		c.Key = s.Key
+		_, err = d.intake.Apply(ctx, c)
+	}
+	if err = failpoint.After(err, "ship.after_tx2"); err != nil {
+		// The lease runs out, and the same call brings the same answer.
+		d.log.Warn("outcome not kept", zap.String("order_id", s.OrderID), zap.Int32("attempt", s.Attempt), zap.Error(err))
+	}
+}
+
+// ask makes the call for a shipment that is claimed.
+func (d *Dispatcher) ask(ctx context.Context, s shipment.Shipment) (c shipment.Change, err error) {
+	if err := failpoint.Hit("ship.after_intent"); err != nil {
+		return c, err
+	}
+	ctx = failpoint.During(ctx, "ship.in_carrier_call")
 	if s.Status == shipment.Requested {
 		c = d.create(ctx, s)
 	} else {
 		c = d.find(ctx, s)
 	}
-	c.Key = s.Key
-	if _, err := d.intake.Apply(ctx, c); err != nil {
-		// The lease runs out, and the same call brings the same answer.
-		d.log.Warn("outcome not kept", zap.String("order_id", s.OrderID), zap.Int32("attempt", s.Attempt), zap.Error(err))
-	}
+	return c, failpoint.Hit("ship.after_carrier_before_tx2")
 }
 
 func (d *Dispatcher) create(ctx context.Context, s shipment.Shipment) shipment.Change {

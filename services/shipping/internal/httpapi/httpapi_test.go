@@ -321,6 +321,14 @@ func exerciseInterventions(b *bundle, operator, merchant string) {
 		b.expect(b.send(b.handler, "POST", path, operator, `{"reason":"`+strings.Repeat("x", 501)+`"}`), 422, "")
 		b.expect(b.send(b.handler, "POST", "/interventions/"+unknown+"/"+verb, operator, `{"reason":"x"}`), 404, "")
 	}
+	for _, many := range []string{"/interventions/redrive", "/interventions/discard"} {
+		b.expect(b.send(b.handler, "POST", many, operator, `{`), 400, "")
+		b.expect(b.send(b.handler, "POST", many, "", `{}`), 401, "")
+		b.expect(b.send(b.handler, "POST", many, merchant, `{}`), 403, "")
+		b.expect(b.send(b.handler, "POST", many, operator, `{}`, plain), 415, "")
+		b.expect(b.send(b.handler, "POST", many, operator, `{}`), 422, "")
+		b.expect(b.send(b.handler, "POST", many, operator, `{"kind":"gap","reason":"x"}`), 200, "")
+	}
 	b.expect(b.send(b.handler, "POST", "/interventions/"+id+"/redrive", operator, `{"reason":"x"}`), 409, "not-redrivable")
 	b.expect(b.send(b.handler, "POST", "/interventions/"+id+"/discard", operator, `{"reason":"x"}`), 200, "")
 	b.expect(b.send(b.handler, "POST", "/interventions/"+id+"/redrive", operator, `{"reason":"x"}`), 200, "")

@@ -76,7 +76,7 @@ func (a *api) find(w http.ResponseWriter, r *http.Request) error {
 	}
 	id := chi.URLParam(r, "order_id")
 	if !shipment.ValidID(id) {
-		return problem.New(http.StatusBadRequest, "invalid-parameter", "this is not the id of an order")
+		return problem.New(http.StatusBadRequest, "invalid-field", "no order can have this id").Field("order_id", "1 to 64 of A-Z a-z 0-9 . _ -")
 	}
 	o, err := a.Store.Find(r.Context(), id)
 	switch {

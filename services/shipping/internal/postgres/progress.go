@@ -30,6 +30,7 @@ const pollAt = `now() + greatest($1::interval, least($2::interval, (now() - upda
 type row struct {
 	shipment.Shipment
 	was      shipment.Status
+	since    time.Time // when it came to be so
 	again    time.Duration
 	postpone bool
 }
@@ -72,10 +73,10 @@ func (s *Store) Apply(ctx context.Context, changes []shipment.Change) (known []b
 
 func readShipments(u *pg.Unit, ids []string) map[shipment.Key]*row {
 	shipments := map[shipment.Key]*row{}
-	u.Read(`SELECT order_id, attempt, status, reason, tracking, traceparent FROM shipments WHERE order_id = ANY($1)`, ids).
+	u.Read(`SELECT order_id, attempt, status, reason, tracking, traceparent, updated_at FROM shipments WHERE order_id = ANY($1)`, ids).
 		Query(func(rows pgx.Rows) error {
 			var r row
-			_, err := pgx.ForEachRow(rows, []any{&r.OrderID, &r.Attempt, &r.Status, &r.Reason, &r.Tracking, &r.Traceparent}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{&r.OrderID, &r.Attempt, &r.Status, &r.Reason, &r.Tracking, &r.Traceparent, &r.since}, func() error {
 				found := r
 				found.was = r.Status
 				shipments[r.Key] = &found
@@ -135,7 +136,7 @@ func (m *moves) add(r *row) {
 
 // event tells the platform of the shipment's new state. It continues the trace of the event that asked for the shipment.
 func (r *row) event(o *order) event.Event {
-	cause := event.Event{Tenant: o.tenant, Traceparent: r.Traceparent}
+	cause := event.Event{Tenant: o.tenant, Traceparent: r.Traceparent, Time: r.since}
 	switch r.Status {
 	case shipment.Delivered:
 		return cause.Next(event.ShippingCompleted, r.OrderID, o.seq,
