@@ -1,6 +1,10 @@
 package main
 
-import "github.com/waybill-dev/waybill/libs/service"
+import (
+	"time"
+
+	"github.com/waybill-dev/waybill/libs/service"
+)
 
 // Config is what the metrics processor is told from outside.
 type Config struct {
@@ -13,6 +17,7 @@ type Config struct {
 	PprofAddr    string         `env:"PPROF_ADDR,default=localhost:6060" usage:"net/http/pprof while serving; empty: only on the admin listener"`
 	StatsDAddr   string         `env:"STATSD_ADDR,default=127.0.0.1:8125" usage:"StatsD over UDP and TCP, a loopback address; empty: off"`
 	Series       int            `env:"SERIES_BUDGET,default=100000" usage:"series before overflow"`
+	Idle         time.Duration  `env:"SERIES_IDLE,default=1h" usage:"a series without samples for so long is forgotten; below 0 none is"`
 	Instance     string         `env:"INSTANCE" usage:"name of this replica, the same after a restart; host and HTTP_ADDR unless set"`
 	StateDir     string         `env:"STATE_DIR" usage:"where counts of accepted samples survive a kill; the system's temporary directory unless set"`
 	RemoteURL    string         `env:"REMOTE_WRITE_URL" usage:"Prometheus-compatible store that aggregates are written to every 10 s; unset: none"`

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -42,21 +43,19 @@ func main() {
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	topics := &aggregate.Source{Name: "kafka", Clamp: true, Replayed: true}
-	write, otlp, lines, datagrams := &aggregate.Source{Name: "remote_write"}, &aggregate.Source{Name: "otlp"}, &aggregate.Source{Name: "json"}, &aggregate.Source{Name: "statsd"}
+	topics, datagrams := &aggregate.Source{Name: "kafka", Clamp: true, Replayed: true}, &aggregate.Source{Name: "statsd"}
+	write, otlp, lines := &aggregate.Source{Name: "remote_write"}, &aggregate.Source{Name: "otlp"}, &aggregate.Source{Name: "json"}
 	if cfg.Instance == "" {
 		host, _ := os.Hostname() // replicas in containers have the same address
 		cfg.Instance = strings.NewReplacer(":", "-", "/", "-").Replace(host + "-" + s.Addr())
 	}
-	if cfg.StateDir == "" {
-		cfg.StateDir = filepath.Join(os.TempDir(), "waybill-metrics-processor")
-	}
+	cfg.StateDir = cmp.Or(cfg.StateDir, filepath.Join(os.TempDir(), "waybill-metrics-processor"))
 	survivor, former, err := keeper.Survivor(cfg.StateDir, cfg.Instance)
 	if err != nil { // a read-only file system, say: only the ledger's count of what a kill loses is missing
 		s.Log.Warn("counts do not survive a kill", zap.Error(err))
 		survivor = new(aggregate.Survivor)
 	}
-	a, err := aggregate.New(aggregate.Options{Series: cfg.Series, Survivor: survivor}, topics, write, otlp, lines, datagrams)
+	a, err := aggregate.New(aggregate.Options{Series: cfg.Series, Idle: cfg.Idle, Survivor: survivor}, topics, write, otlp, lines, datagrams)
 	if err != nil {
 		return fmt.Errorf("make aggregator: %w", err)
 	}
@@ -99,7 +98,6 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		}
 		s.Go("pprof", func(ctx context.Context) error { return serveProfiles(ctx, profiles) })
 	}
-	s.Go("windows", keep.Run)
 	if cfg.RemoteURL != "" {
 		s.Go("remote write", func(ctx context.Context) error {
 			return exposition.Push(ctx, a, cfg.RemoteURL, http.DefaultClient, s.Log)
@@ -110,11 +108,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		if err != nil {
 			return err
 		}
+		datagrams.Unseen = server.Unseen
 		s.Go("statsd", server.Run)
 	}
+	s.Go("windows", keep.Run)
 	s.Consume("consumer", func(ctx context.Context) error { return consumer.Run(ctx, keep.Consume) })
 	tokens := httpapi.Tokens{RemoteWrite: string(cfg.WriteToken), OTLP: string(cfg.OTLPToken), JSON: string(cfg.JSONToken)}
-	s.Serve(httpapi.New(httpapi.Options{Aggregator: a, Authenticate: verifier.Middleware, Draining: s.Draining(), OpenAPI: openAPI,
-		Sources: httpapi.Sources(a, tokens, write, otlp, lines)}))
+	sources := httpapi.Sources(a, tokens, write, otlp, lines)
+	s.Serve(httpapi.New(httpapi.Options{Aggregator: a, Authenticate: verifier.Middleware, Draining: s.Draining(), OpenAPI: openAPI, Sources: sources}))
 	return nil
 }

@@ -94,7 +94,7 @@ func TestAPI(t *testing.T) {
 		{"/stream", operator, 400, "series"},
 		{"/stream", "", 401, "unauthenticated"},
 		{"/stream", customer, 403, "forbidden"},
-		{"/ledger", operator, 200, `{"source":"kafka","accepted":10,"aggregated":10,"dropped":{}}`},
+		{"/ledger", operator, 200, `{"source":"kafka","accepted":10,"aggregated":10,"dropped":{},"unseen":0}`},
 		{"/ledger", "", 401, "unauthenticated"},
 		{"/ledger", customer, 403, "forbidden"},
 		{"/interventions?limit=100", operator, 200, `{"items":[]}`},
@@ -147,7 +147,9 @@ func TestAPI(t *testing.T) {
 		{"/v1/metrics", "", proto, "", nil, 401},
 		{"/v1/metrics", customer, proto, "", nil, 403},
 		{"/v1/metrics", "o", proto, "snappy", bomb, 413},
-		{"/v1/metrics", "o", "application/json", "", nil, 415},
+		{"/v1/metrics", "o", "application/json", "", []byte(`{"resourceMetrics":[]}`), 200},
+		{"/v1/metrics", "o", "application/json", "", []byte(`{"resourceMetrics":`), 400},
+		{"/v1/metrics", "o", "image/png", "", nil, 415},
 	} {
 		r := httptest.NewRequest(http.MethodPost, x.path, bytes.NewReader(x.body))
 		r.Header.Set("Content-Type", x.media)

@@ -6,19 +6,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 	"unsafe"
 
 	"github.com/DataDog/sketches-go/ddsketch"
 	"github.com/HdrHistogram/hdrhistogram-go"
 	vm "github.com/VictoriaMetrics/metrics"
+	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -28,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/workload"
+	"github.com/waybill-dev/waybill/services/metrics-processor/peers/limit"
 )
 
 // peer makes a recorder of rows that many goroutines may use.
@@ -136,52 +134,86 @@ func sharded(one func() func(float64)) func([]byte, []string, float64) []byte {
 }
 
 func main() {
-	goroutines := flag.String("goroutines", "1,2", "numbers of goroutines")
-	d := flag.Duration("time", 200*time.Millisecond, "of each measurement")
-	flag.Parse()
-	out := json.NewEncoder(os.Stdout)
-	for _, series := range []int{1000, 100_000} {
-		w := workload.New(series, 1<<20)
-		for _, s := range strings.Split(*goroutines, ",") {
-			g, err := strconv.Atoi(s)
-			if err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				os.Exit(2)
+	err := workload.Peers(os.Args[1:], os.Stdout, func(w *workload.Workload, say workload.Say) error {
+		for _, p := range peers {
+			record := p.new()
+			for i := range w.Series { // every series exists: VictoriaMetrics keeps the key, so it gets memory of its own
+				record(nil, w.Rows[4*i:4*i+4], w.Values[i])
 			}
-			say := func(work, name string, worker func(int) func(int) int) {
-				_ = out.Encode(workload.Rate{Work: work, Series: series, Goroutines: g, Peer: name, Rate: math.Round(workload.Measure(g, *d, worker))})
-			}
-			for _, p := range peers {
-				record := p.new()
-				var buf []byte
-				for i := range series { // every series exists: VictoriaMetrics keeps the key, so it gets memory of its own
-					buf = record(nil, w.Rows[4*i:4*i+4], w.Values[i])
-				}
-				_ = buf
-				say("label-lookup", p.name, func(int) func(int) int {
-					b := make([]byte, 0, 512)
-					return func(i int) int {
-						rows, values := w.Batch(i)
-						for j, v := range values {
-							b = record(b, rows[4*j:4*j+4], v)
-						}
-						return len(values)
+			say("label-lookup", p.name, func(int) func(int) int {
+				b := make([]byte, 0, 512)
+				return func(i int) int {
+					rows, values := w.Batch(i)
+					for j, v := range values {
+						b = record(b, rows[4*j:4*j+4], v)
 					}
-				})
-			}
-			lines, exports, writes := w.JSON(), w.OTLP(), w.RemoteWrite()
-			v := vec()
-			say("json", "encoding/json + client_golang", func(int) func(int) int {
-				return func(i int) int { return jsonLines(v, lines[i%len(lines)]) }
-			})
-			say("otlp", "OTLP protobuf + client_golang", func(int) func(int) int {
-				return func(i int) int { return export(v, exports[i%len(exports)]) }
-			})
-			say("remote-write", "protowire + client_golang", func(int) func(int) int {
-				return func(i int) int { return write(v, writes[i%len(writes)]) }
+					return len(values)
+				}
 			})
 		}
+		if err := prototypes(w, say); err != nil {
+			return err
+		}
+		lines, exports, writes := w.JSON(), w.OTLP(), w.RemoteWrite()
+		v := vec()
+		say("json", "encoding/json + client_golang", func(int) func(int) int {
+			return func(i int) int { return jsonLines(v, lines[i%len(lines)]) }
+		})
+		say("otlp", "OTLP protobuf + client_golang", func(int) func(int) int {
+			return func(i int) int { return export(v, exports[i%len(exports)]) }
+		})
+		say("remote-write", "protowire + client_golang", func(int) func(int) int {
+			var buf []byte
+			return func(i int) int {
+				var err error
+				if buf, err = s2.Decode(buf[:cap(buf)], writes[i%len(writes)]); err != nil {
+					panic(err)
+				}
+				return write(v, buf)
+			}
+		})
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+}
+
+// prototypes measures what the machine could do if there were no windows, no order of labels, no budget, no ledger and nobody
+// who reads: a shard for each goroutine, and the same passes over cache misses.
+func prototypes(w *workload.Workload, say workload.Say) error {
+	var shards [2]*limit.Shard
+	var locks [2]sync.Mutex
+	for i := range shards {
+		var err error
+		if shards[i], err = limit.New(w.Series); err != nil {
+			return err
+		}
+		defer shards[i].Close()
+		for from := 0; from < w.Series; from += limit.Block {
+			to := min(from+limit.Block, w.Series)
+			shards[i].Record(w.Rows[4*from:4*to], w.Values[from:to])
+		}
+	}
+	say("label-lookup", workload.Limit, func(g int) func(int) int {
+		return func(i int) int {
+			rows, values := w.Batch(i)
+			for from := 0; from < len(values); from += 4 * limit.Block {
+				to := min(from+4*limit.Block, len(values))
+				at := g % len(shards)
+				if !locks[at].TryLock() {
+					if at = 1 - at; !locks[at].TryLock() {
+						locks[at].Lock()
+					}
+				}
+				shards[at].Record(rows[4*from:4*to], values[from:to])
+				locks[at].Unlock()
+			}
+			return len(values)
+		}
+	})
+	return nil
 }
 
 func jsonLines(v *prometheus.HistogramVec, b []byte) (n int) {

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"github.com/waybill-dev/waybill/services/metrics-processor/internal/sketch"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,8 +67,8 @@ func balanced(t testing.TB, a *Aggregator) (accepted, aggregated uint64) {
 		accepted += b.Accepted
 		aggregated += b.Aggregated
 	}
-	if aggregated != counted {
-		t.Errorf("aggregated %d, the series have %d", aggregated, counted)
+	if forgotten := a.Health().Forgotten.Samples; aggregated != counted+forgotten {
+		t.Errorf("aggregated %d, the series have %d, forgotten ones had %d", aggregated, counted, forgotten)
 	}
 	return accepted, aggregated
 }
@@ -172,23 +174,58 @@ func TestWindowsAgreeWithTheValues(t *testing.T) {
 	})
 }
 
-// More than 65,535 values of one bucket, and one far outlier, are still counted right.
+// Counters that run over, their carries that do so too, and a far outlier are counted right.
 func TestCountersThatRunOver(t *testing.T) {
-	src := &Source{Name: "test"}
-	a := newAggregator(t, Options{Series: 10, Shards: 1}, src)
-	w := a.NewVec(src, KindSample, "x", "l").Writer()
-	now := time.Now()
-	rows, values := slices.Repeat([]string{"1"}, 1000), slices.Repeat([]float64{2}, 1000)
-	for range 200 {
-		w.Record(now.UnixMilli(), rows, values)
+	p, err := newPane(make([]shape, 2))
+	if err != nil {
+		t.Fatal(err)
 	}
-	w.Record(now.UnixMilli(), rows[:1], []float64{1e200})
-	a.Query(Matcher{}, now, now.Add(1), func(w Window) bool {
-		if w.Stat.Count != 200_001 || w.Stat.sketch.Count() != 200_001 || math.Abs(w.Stat.Quantile(0.99)-2) > 0.02 || math.Abs(w.Stat.Quantile(1)/1e200-1) > 0.01 {
-			t.Errorf("count %d, sketch %d, q99 %v, q100 %v", w.Stat.Count, w.Stat.sketch.Count(), w.Stat.Quantile(0.99), w.Stat.Quantile(1))
+	defer p.mem.Close()
+	c := p.cell(1)
+	record := func(v float64, times int) {
+		for range times {
+			p.record(c, v, 1)
 		}
-		return true
-	})
+	}
+	record(2, 1000)
+	record(200, 1) // wider: carries move along
+	b := uint32(math.Float64bits(2)>>sketch.Shift) - c.base
+	before := p.carries(c)[b]
+	p.carries(c)[b] = math.MaxUint16 // as if as many had come as it can hold
+	more := uint64(math.MaxUint16-before) * carried
+	c.count += more
+	record(2, 1000)
+	record(1e200, 1)
+	record(-1, 2)
+	var st Stat
+	p.addTo(&st, 1)
+	want := map[int32]uint64{sketch.Key(2): 2000 + more, sketch.Key(200): 1, sketch.Key(1e200): 1, sketch.Key(-1): 2}
+	got := map[int32]uint64{}
+	st.sketch.Each(func(key int32, n uint64) { got[key] = n })
+	if diff := cmp.Diff(want, got); diff != "" || st.Count != st.sketch.Count() || st.Min != -1 || st.Max != 1e200 {
+		t.Errorf("%+v\n%s", st, diff)
+	}
+}
+
+// A pane gives a series the counters at once that it had in the one before.
+func TestShapesAreKept(t *testing.T) {
+	shapes := make([]shape, 1)
+	var used []int
+	for range 2 {
+		p, err := newPane(shapes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.mem.Close()
+		empty := p.mem.Bytes()
+		for v := 1.0; v < 1000; v *= 1.1 {
+			p.record(p.cell(0), v, 1)
+		}
+		used = append(used, p.mem.Bytes()-empty)
+	}
+	if used[1] >= used[0] || used[1] != int(shapes[0].n) {
+		t.Errorf("%v bytes of counters for %v", used, shapes)
+	}
 }
 
 func TestPanesCloseBehindTheWatermark(t *testing.T) {
@@ -379,7 +416,7 @@ func TestAProcessGoesOnWhereAnotherWasKilled(t *testing.T) {
 		}
 		began := time.Now()
 		var cursor Cursor
-		var series []Identity
+		var series []Numbered
 		closed := [][]byte{}
 		var last *Snapshot
 		snapshot := func(a *Aggregator) {
@@ -410,7 +447,7 @@ func TestAProcessGoesOnWhereAnotherWasKilled(t *testing.T) {
 			open = append(open, b)
 		}
 		second := newAggregator(t, Options{Series: 100, Shards: 2}, replayed, pushed)
-		if _, err := second.Restore(series, closed, open, last.Totals, last.Books, &survived); err != nil {
+		if _, err := second.Restore(series, closed, open, last.Totals, last.Books, last.Forgotten, &survived); err != nil {
 			t.Fatal(err)
 		}
 		push(second, replayed, 20) // come again

@@ -14,6 +14,7 @@ import (
 // Options bound an aggregator. Zero values mean the defaults.
 type Options struct {
 	Series       int           // budget of series; 100,000
+	Idle         time.Duration // after which a series is forgotten; an hour, below 0 never
 	Pane         time.Duration // the shortest window; 10 s
 	Lateness     time.Duration // how late a sample may come, less than Pane; 8 s: agents send every 5 s
 	HistoryBytes int           // memory of closed panes; 64 MiB
@@ -32,6 +33,12 @@ func (o Options) withDefaults() Options {
 		o.Lateness = 8 * time.Second
 	}
 	o.Lateness = min(o.Lateness, o.Pane)
+	if o.Idle == 0 {
+		o.Idle = time.Hour
+	}
+	if o.Idle > 0 {
+		o.Idle = max(o.Idle, 2*openPanes*o.Pane) // a series with samples in open panes is not idle
+	}
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = 64 << 20
 	}
@@ -75,13 +82,18 @@ type Aggregator struct {
 	held        map[int64]*frame // what a former process had in panes that are still open
 	memory      int              // bytes of frames
 	totals      []total          // by series
-	given       atomic.Uint64    // closed panes given up for memory
-	folded      atomic.Uint64    // values counted in a bucket that is not theirs
+	forgotten   Forgotten
+	forgetNext  time.Time     // closing's
+	given       atomic.Uint64 // closed panes given up for memory
+	folded      atomic.Uint64 // values counted in a bucket that is not theirs
 }
 
 // New makes an aggregator for the given sources.
 func New(o Options, sources ...*Source) (*Aggregator, error) {
 	o = o.withDefaults()
+	if 2*o.Series+overflowNames >= mostSlots {
+		return nil, fmt.Errorf("a budget of %d series, at most %d", o.Series, (mostSlots-overflowNames)/2-1)
+	}
 	if len(sources) > maxSources {
 		return nil, fmt.Errorf("%d sources, at most %d", len(sources), maxSources)
 	}
@@ -92,7 +104,7 @@ func New(o Options, sources ...*Source) (*Aggregator, error) {
 	a.survivor.rows, a.survivor.Valid = [1 + maxShards][maxSources]uint64{}, 1
 	for i := range o.Shards {
 		// Twice as many spellings as series: the same labels in another order, or from another format.
-		s, err := newShard(2*o.Series, &a.survivor.rows[1+i])
+		s, err := newShard(a.registry.capacity(), 2*o.Series, &a.survivor.rows[1+i])
 		if err != nil {
 			a.Close()
 			return nil, err
@@ -125,13 +137,18 @@ func (a *Aggregator) Close() {
 	a.shards = nil
 }
 
-// Series is the number of series.
-func (a *Aggregator) Series() int { return len(a.registry.all()) }
+// Series is the number of series, those that hold what the budget does not included.
+func (a *Aggregator) Series() int {
+	a.registry.mu.RLock()
+	defer a.registry.mu.RUnlock()
+	return int(a.registry.top.Load()) - len(a.registry.free)
+}
 
-// Know makes a series exist before it has a sample, so that it is answered as 0 and not missing.
+// Know makes a series exist before it has a sample, so that it is answered as 0 and not missing; it is never forgotten.
 func (a *Aggregator) Know(id Identity) {
 	id.Sort()
-	a.registry.resolve(id)
+	n, _ := a.registry.resolve(id)
+	a.registry.pin(n)
 }
 
 // acquire takes the writer's shard, or any that is free. Who has to wait waits for the preferred one.
@@ -178,7 +195,7 @@ func (a *Aggregator) fresh(s *shard, index int64) *pane {
 		p, s.spare = s.spare[n-1], s.spare[:n-1]
 	} else {
 		var err error
-		if p, err = newPane(a.registry.capacity()); err != nil {
+		if p, err = newPane(s.shapes); err != nil {
 			panic(err) // addresses ran out: nothing can go on
 		}
 	}
@@ -209,6 +226,7 @@ func (a *Aggregator) Advance() {
 	if ahead := floor(now, a.pane) + 1; ahead > a.ahead.Load() {
 		a.ahead.Store(min(ahead, a.open.Load()+openPanes-2))
 	}
+	a.forgetIdle(time.UnixMilli(now))
 }
 
 // keepUp advances when a time is ahead of all panes: after the process was stopped for a while, the clock has moved on and

@@ -6,9 +6,6 @@ import (
 	"unsafe"
 )
 
-// block is the number of samples whose cache misses overlap.
-const block = 64
-
 // hold is how many samples a writer brings into a shard before it lets another have it.
 const hold = 4 * block
 
@@ -29,6 +26,8 @@ type Batch struct {
 	format Format
 	number formatNumber
 	prefer uint32
+	// first has it take the first shard and no other: within a shard, of two samples of one millisecond the later is the last.
+	first  bool
 	n      int
 	x, y   [hold][]byte
 	value  [hold]float64
@@ -41,6 +40,21 @@ type Batch struct {
 // NewBatch makes a batch. The number must be the format's own, from 1.
 func (a *Aggregator) NewBatch(source *Source, format Format, number uint8) *Batch {
 	return &Batch{a: a, source: source, format: format, number: number, prefer: a.next.Add(1)}
+}
+
+// NewOrderedBatch makes a batch whose samples, and those of all its like, are in the order in which they come.
+func (a *Aggregator) NewOrderedBatch(source *Source, format Format, number uint8) *Batch {
+	b := a.NewBatch(source, format, number)
+	b.first = true
+	return b
+}
+
+func (b *Batch) acquire() *shard {
+	if b.first {
+		b.a.shards[0].mu.Lock()
+		return b.a.shards[0]
+	}
+	return b.a.acquire(b.prefer)
 }
 
 // Now is the time for samples that have none, in milliseconds. It stands still until Tick.
@@ -81,7 +95,7 @@ func (b *Batch) Flush() {
 	}
 	a := b.a
 	a.keepUp(b.at[n-1])
-	s := a.acquire(b.prefer)
+	s := b.acquire()
 	book := &s.books[b.source.number]
 	s.took[b.source.number] += uint64(n)
 	var p *pane
@@ -106,72 +120,48 @@ func (b *Batch) Flush() {
 	s.mu.Unlock()
 }
 
-// into records up to a block of samples of one pane. Each pass makes the memory that the next one needs arrive together.
+// into records up to a block of samples of one pane.
 func (b *Batch) into(s *shard, book *account, p *pane, from, to int) int {
-	var found [block]slot
-	var read uint32
+	var w walk
 	xs, ys, hs, vs, at := b.x[from:to], b.y[from:to], b.hash[from:to], b.value[from:to], b.at[from:to]
-	for i, h := range hs {
-		j := uint32(h) & s.mask
-		e := s.table[j]
-		for e.tag != uint32(h>>32) && e.key != 0 {
-			j = (j + 1) & s.mask
-			e = s.table[j]
-		}
-		found[i] = e
-	}
+	w.find(s, hs)
+	w.reach(s, p, len(hs))
+	w.reachLong(s, len(hs))
 	for i := range hs {
-		e := &found[i]
-		k := &s.keys[max(e.key, 1)-1]
-		read += uint32(k.head) + uint32(p.cell(e.series).count)
-	}
-	for i := range hs { // long keys: three lines of them
-		k := &s.keys[max(found[i].key, 1)-1]
-		if n := int(k.head & 0xffff); n > len(k.bytes) {
-			q := k.at(s.mem)
-			read += *(*uint32)(q) + *(*uint32)(unsafe.Add(q, n/2)) + *(*uint32)(unsafe.Add(q, n-4))
-		}
-	}
-	for i := range hs { // whose key is another's is looked for slowly
-		e := &found[i]
 		x, y := xs[i], ys[i]
-		if e.key != 0 {
-			k := &s.keys[e.key-1]
-			if k.head == head(len(x)+len(y), b.number, len(x)) {
-				q := k.at(s.mem)
-				if different(q, unsafe.Pointer(unsafe.SliceData(x)), len(x))|
-					different(unsafe.Add(q, len(x)), unsafe.Pointer(unsafe.SliceData(y)), len(y)) == 0 {
-					continue
-				}
+		k := &s.keys[w.slots[i].key()]
+		if k.head == head(len(x)+len(y), b.number, len(x)) {
+			q := k.at(s.mem)
+			if different(q, unsafe.Pointer(unsafe.SliceData(x)), len(x))|
+				different(unsafe.Add(q, len(x)), unsafe.Pointer(unsafe.SliceData(y)), len(y)) == 0 {
+				continue
 			}
 		}
 		series, why, ok := b.resolve(s, hs[i], x, y)
 		if !ok {
 			book.dropped[why]++
 			b.counts[why]++
-			e.key = 0
+			w.cells[i] = nil
 			continue
 		}
-		e.key, e.series = 1, series
+		w.cells[i] = p.cell(series)
 	}
-	for i := range hs {
-		read += p.touch(p.cell(found[i].series), vs[i])
-	}
+	w.count(p, vs)
 	done := 0
-	for i := range hs {
-		if found[i].key == 0 {
+	for i, v := range vs {
+		c := w.cells[i]
+		if c == nil {
 			continue
 		}
-		v := vs[i]
 		if v-v != 0 { // NaN or infinite
 			book.dropped[ReasonNotFinite]++
 			b.counts[ReasonNotFinite]++
 			continue
 		}
-		p.record(p.cell(found[i].series), found[i].series, v, offset(p, at[i], b.a.pane))
+		p.record(c, v, offset(p, at[i], b.a.pane))
 		done++
 	}
-	s.read = read
+	s.read = w.read
 	return done
 }
 
@@ -297,45 +287,30 @@ func (k *key) is(row []string, number uint32) bool {
 
 func (w *Writer) into(s *shard, book *account, p *pane, off uint32, rows []string, values []float64) int {
 	var hs [block]uint64
-	var found [block]slot
-	var read uint32
-	v, k := w.v, len(w.v.labels)
-	for i := range values {
+	var walk walk
+	v, k, n := w.v, len(w.v.labels), len(values)
+	for i := range hs[:n] {
 		hs[i] = v.hash(rows[i*k : i*k+k])
 	}
-	for i := range values {
-		h := hs[i]
-		j := uint32(h) & s.mask
-		e := s.table[j]
-		for e.tag != uint32(h>>32) && e.key != 0 {
-			j = (j + 1) & s.mask
-			e = s.table[j]
-		}
-		found[i] = e
-	}
-	for i := range values {
-		e := &found[i]
-		read += uint32(s.keys[max(e.key, 1)-1].head) + uint32(p.cell(e.series).count)
-	}
-	for i := range values {
-		e := &found[i]
+	walk.find(s, hs[:n])
+	walk.reach(s, p, n)
+	for i, e := range walk.slots[:n] {
 		row := rows[i*k : i*k+k]
-		if e.key == 0 || !s.keys[e.key-1].is(row, v.number) {
-			e.series = w.resolve(s, hs[i], row)
+		if !s.keys[e.key()].is(row, v.number) {
+			walk.cells[i] = p.cell(w.resolve(s, hs[i], row))
 		}
-		read += p.touch(p.cell(e.series), values[i])
 	}
-	done := len(values)
+	walk.count(p, values)
+	done := n
 	for i, x := range values {
 		if x-x != 0 { // NaN or infinite
 			book.dropped[ReasonNotFinite]++
 			done--
 			continue
 		}
-		series := found[i].series
-		p.record(p.cell(series), series, x, off)
+		p.record(walk.cells[i], x, off)
 	}
-	s.read = read
+	s.read = walk.read
 	return done
 }
 

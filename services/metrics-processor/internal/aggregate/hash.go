@@ -10,24 +10,35 @@ import (
 var seeds = [3]uint64{rand.Uint64() | 1, rand.Uint64() | 1, rand.Uint64() | 1}
 
 func word(p unsafe.Pointer, at int) uint64 { return *(*uint64)(unsafe.Add(p, at)) }
-func half(p unsafe.Pointer, at int) uint64 { return uint64(*(*uint32)(unsafe.Add(p, at))) }
 
 func fold(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a, b)
 	return hi ^ lo
 }
 
+// page is the smallest there is: a word that does not cross it is there when its first byte is.
+const page = 4096
+
+// short packs fewer than eight bytes into a word.
+func short(p unsafe.Pointer, n int) (w uint64) {
+	if n == 0 {
+		return 0
+	}
+	if overread && uintptr(p)%page <= page-8 {
+		return word(p, 0) & (1<<(8*uint(n)) - 1)
+	}
+	for i := n - 1; i >= 0; i-- {
+		w = w<<8 | uint64(*(*byte)(unsafe.Add(p, i)))
+	}
+	return w
+}
+
 // ends packs up to 16 bytes into two words that overlap where there are fewer.
 func ends(p unsafe.Pointer, n int) (a, b uint64) {
-	switch {
-	case n >= 8:
+	if n >= 8 {
 		return word(p, 0), word(p, n-8)
-	case n >= 4:
-		return half(p, 0), half(p, n-4)
-	case n > 0:
-		return uint64(*(*byte)(p))<<16 | uint64(*(*byte)(unsafe.Add(p, n>>1)))<<8 | uint64(*(*byte)(unsafe.Add(p, n-1))), 0
 	}
-	return 0, 0
+	return short(p, n), 0
 }
 
 // hashBytes folds n bytes into h. Long keys go in two lanes, so that the multiplications overlap.
@@ -53,9 +64,7 @@ func hashBytes(h uint64, p unsafe.Pointer, n int) uint64 {
 // different is 0 where n bytes are the same.
 func different(p, q unsafe.Pointer, n int) uint64 {
 	if n < 8 {
-		a, b := ends(p, n)
-		c, d := ends(q, n)
-		return a ^ c | b ^ d
+		return short(p, n) ^ short(q, n)
 	}
 	d := word(p, n-8) ^ word(q, n-8)
 	for i := 0; i < n-8; i += 8 {

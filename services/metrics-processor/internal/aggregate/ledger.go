@@ -28,7 +28,9 @@ type Source struct {
 	Clamp bool
 	// Replayed says that its samples come again after a crash, so none are lost.
 	Replayed bool
-	number   int
+	// Unseen, where it is set, says how many messages were lost before anybody could accept them.
+	Unseen func() uint64
+	number int
 }
 
 // Account is what became of the samples of a source: Accepted is Aggregated and all of Dropped.
@@ -37,6 +39,8 @@ type Account struct {
 	Accepted   uint64            `json:"accepted"`
 	Aggregated uint64            `json:"aggregated"`
 	Dropped    map[string]uint64 `json:"dropped"`
+	// Unseen messages were lost before anybody could accept them, and are in none of the others.
+	Unseen uint64 `json:"unseen"`
 }
 
 // Ledger is the account of each source since the first start, exact at the moment of the call.
@@ -63,6 +67,11 @@ func (a *Aggregator) Ledger() []Account {
 	}
 	for _, s := range a.shards {
 		s.mu.Unlock()
+	}
+	for i, source := range a.sources {
+		if source.Unseen != nil {
+			out[i].Unseen = source.Unseen()
+		}
 	}
 	return out
 }

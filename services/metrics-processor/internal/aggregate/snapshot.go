@@ -5,26 +5,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/sketch"
 )
 
+// Numbered is a series and its number in panes from Born on.
+type Numbered struct {
+	Identity
+	Number uint32
+	Born   int64
+}
+
 // Snapshot is what must be written so that another process can go on. Series and frames that were written before are left
 // out: they do not change.
 type Snapshot struct {
-	Series []Identity       // numbered from FirstSeries
-	First  int              // number of the first of Series
-	Closed map[int64][]byte // closed panes
-	Open   map[int64][]byte // open panes
-	Oldest int64            // the oldest pane there is: what is older may be forgotten
-	Totals []byte           // sums of closed panes
-	Books  []byte
+	Series    []Numbered       // those that are new
+	Gone      []uint32         // numbers that stand for nothing any more
+	Closed    map[int64][]byte // closed panes
+	Open      map[int64][]byte // open panes
+	Oldest    int64            // the oldest pane there is: what is older may be forgotten
+	Totals    []byte           // sums of closed panes
+	Books     []byte
+	Forgotten Forgotten
 }
 
 // Cursor is what a Snapshot has already said.
 type Cursor struct {
-	series int
-	closed int64 // the newest closed pane that was said
+	series uint64 // the registry's changes
+	closed int64  // the newest closed pane that was said
 	any    bool
 }
 
@@ -34,7 +43,7 @@ func (a *Aggregator) Snapshot(c Cursor) (*Snapshot, Cursor) {
 	a.closing.Lock() // no pane is between open and closed
 	defer a.closing.Unlock()
 	books := a.Ledger()
-	s := &Snapshot{First: c.series, Closed: map[int64][]byte{}, Open: map[int64][]byte{}, Oldest: a.open.Load()}
+	s := &Snapshot{Forgotten: a.forgotten, Closed: map[int64][]byte{}, Open: map[int64][]byte{}, Oldest: a.open.Load()}
 	a.mu.RLock()
 	for _, f := range a.frames {
 		s.Oldest = min(s.Oldest, f.pane)
@@ -55,7 +64,7 @@ func (a *Aggregator) Snapshot(c Cursor) (*Snapshot, Cursor) {
 	var scratch sketch.Sketch
 	for i := a.open.Load(); i <= a.ahead.Load(); i++ {
 		f := &frame{pane: i}
-		all := uint32(a.Series())
+		all := a.registry.top.Load()
 		for low := uint32(0); low < all; low += chunk {
 			ids = ids[:0]
 			for j := low; j < min(low+chunk, all); j++ {
@@ -76,40 +85,45 @@ func (a *Aggregator) Snapshot(c Cursor) (*Snapshot, Cursor) {
 		}
 	}
 	// Last, so that every number in a frame has its series.
-	s.Series = a.registry.all()[c.series:]
-	c.series += len(s.Series)
+	s.Series, s.Gone, c.series = a.registry.since(c.series)
 	s.Books, _ = json.Marshal(books) // numbers and names: cannot fail
 	return s, c
 }
 
-// Restore makes an empty aggregator go on where snapshots ended. series are all series in the order of their numbers, closed
-// all panes in theirs. survived is what the former process left in memory, nil where there is nothing.
-func (a *Aggregator) Restore(series []Identity, closed, open [][]byte, totals, books []byte, survived *Survivor) (Cursor, error) {
-	c, err := a.restore(series, closed, open, totals, books, survived)
+// since lists what has changed after so many changes, and how many there are now.
+func (g *registry) since(at uint64) (series []Numbered, gone []uint32, now uint64) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for n := range g.top.Load() {
+		if g.changed[n] <= at {
+			continue
+		}
+		if e := g.list[n].Load(); e != nil {
+			series = append(series, Numbered{e.Identity, n, e.born})
+		} else {
+			gone = append(gone, n)
+		}
+	}
+	return series, gone, g.changes
+}
+
+// Restore makes an empty aggregator go on where snapshots ended: series are all that there are and closed all closed panes,
+// each in the order of their numbers. survived is what the former process left in memory, nil where there is nothing.
+func (a *Aggregator) Restore(series []Numbered, closed, open [][]byte, totals, books []byte, forgotten Forgotten, survived *Survivor) (Cursor, error) {
+	c, err := a.restore(series, closed, open, totals, books, forgotten, survived)
 	if err == nil {
 		a.Advance()
 	}
 	return c, err
 }
 
-func (a *Aggregator) restore(series []Identity, closed, open [][]byte, totals, books []byte, survived *Survivor) (Cursor, error) {
+func (a *Aggregator) restore(series []Numbered, closed, open [][]byte, totals, books []byte, forgotten Forgotten, survived *Survivor) (Cursor, error) {
 	var c Cursor
-	a.registry.mu.Lock()
-	for _, id := range series[min(1, len(series)):] { // the first one is there: the overflow series
-		if len(a.registry.list) >= a.registry.capacity() {
-			break // the budget was lowered
-		}
-		n := a.registry.add(id)
-		if len(id.Labels) == 1 && id.Labels[0].Name == OverflowLabel {
-			a.registry.overflow[id.Name] = n
-		}
+	if err := a.registry.restore(series); err != nil {
+		return c, err
 	}
-	known := len(a.registry.list)
-	a.registry.mu.Unlock()
-	if known < len(series) {
-		return c, fmt.Errorf("restore: %d series, the budget is %d", len(series), a.options.Series)
-	}
-	c.series = len(series)
+	c.series = a.registry.changes
+	known := a.registry.capacity() // panes hold series that are forgotten, too
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, b := range closed {
@@ -145,7 +159,13 @@ func (a *Aggregator) restore(series []Identity, closed, open [][]byte, totals, b
 		a.held[f.pane] = f
 		a.open.Store(min(a.open.Load(), f.pane)) // closed by the next Advance, if it is time
 	}
-	counted := uint64(0)
+	// Whatever a number stood for lies in panes before these.
+	a.registry.fresh = a.open.Load()
+	for i := range a.registry.free {
+		a.registry.free[i].from = a.registry.fresh
+	}
+	a.forgotten = forgotten
+	counted := forgotten.Samples
 	for _, t := range a.totals {
 		counted += t.count
 	}
@@ -163,4 +183,29 @@ func (a *Aggregator) restore(series []Identity, closed, open [][]byte, totals, b
 	}
 	a.resume(saved, survived, counted)
 	return c, nil
+}
+
+// restore gives series their numbers.
+func (g *registry) restore(series []Numbered) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now().UnixMilli()
+	for _, s := range series {
+		if int(s.Number) >= g.capacity() {
+			return fmt.Errorf("restore: a series has number %d, the budget is %d", s.Number, g.limit)
+		}
+		if s.Number == overflowSeries {
+			continue // is there
+		}
+		for n := g.top.Load(); n < s.Number; n++ {
+			g.free = append(g.free, vacancy{number: n})
+		}
+		e := &entry{Identity: s.Identity, born: s.Born, made: now}
+		if len(s.Labels) == 1 && s.Labels[0].Name == OverflowLabel {
+			e.pinned = true
+			g.overflow[s.Name] = s.Number
+		}
+		g.put(s.Number, e)
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/waybill-dev/waybill/services/metrics-processor/internal/arena"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/sketch"
 )
 
@@ -12,6 +11,7 @@ import (
 type Matcher struct {
 	Name   string
 	Labels []LabelMatcher
+	number uint32 // one more than the only number wanted, where it is known
 }
 
 // LabelMatcher passes a series whose label has the value, or with Not has another. An absent label has the value "".
@@ -66,13 +66,7 @@ const chunk = 64
 // Stat is the callee's only during the call.
 func (a *Aggregator) Query(m Matcher, from, to time.Time, yield func(Window) bool) {
 	first, last := floor(from.UnixMilli(), a.pane), floor(to.UnixMilli()-1, a.pane)
-	var ids []uint32
-	all := a.registry.all()
-	for i, id := range all {
-		if m.Matches(id) {
-			ids = append(ids, uint32(i))
-		}
-	}
+	ids, entries := a.registry.wanted(m)
 	stats := make([]Stat, chunk+1)
 	var scratch sketch.Sketch
 	for len(ids) > 0 {
@@ -80,13 +74,13 @@ func (a *Aggregator) Query(m Matcher, from, to time.Time, yield func(Window) boo
 		for i := range stats {
 			stats[i].Reset()
 		}
-		before := a.gather(ids[:n], first, last, stats, &scratch)
-		for i, series := range ids[:n] {
+		before := a.gather(ids[:n], entries[:n], first, last, stats, &scratch)
+		for i, e := range entries[:n] {
 			st := &stats[i]
 			if st.Count == 0 {
 				continue
 			}
-			w := Window{Identity: all[series], From: time.UnixMilli(first * a.pane), To: time.UnixMilli((last + 1) * a.pane), Stat: st}
+			w := Window{Identity: e.Identity, From: time.UnixMilli(first * a.pane), To: time.UnixMilli((last + 1) * a.pane), Stat: st}
 			seconds := w.To.Sub(w.From).Seconds()
 			switch w.Kind {
 			case KindDelta:
@@ -100,7 +94,7 @@ func (a *Aggregator) Query(m Matcher, from, to time.Time, yield func(Window) boo
 				return
 			}
 		}
-		ids = ids[n:]
+		ids, entries = ids[n:], entries[n:]
 	}
 }
 
@@ -116,23 +110,36 @@ func increase(before float64, st *Stat) float64 {
 	return st.Last - before
 }
 
-// gather adds up panes first to last of some series. It returns the last value before them, NaN where there is none.
-func (a *Aggregator) gather(ids []uint32, first, last int64, stats []Stat, scratch *sketch.Sketch) []float64 {
+// gather adds up panes first to last of some series. It returns the last value before them, NaN where there is none. Of a
+// series that was forgotten meanwhile there is nothing.
+func (a *Aggregator) gather(ids []uint32, entries []*entry, first, last int64, stats []Stat, scratch *sketch.Sketch) []float64 {
 	before := make([]float64, len(ids))
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for i := range before {
 		before[i] = math.NaN()
 	}
+	defer func() { // a.mu is still held: nothing was forgotten since
+		for i, n := range ids {
+			if !a.still(n, entries[i]) {
+				stats[i].Reset()
+			}
+		}
+	}()
 	for _, f := range a.frames {
 		switch {
 		case f.pane > last:
 		case f.pane >= first:
 			for i, series := range ids {
-				f.addTo(&stats[i], series, scratch)
+				if f.pane >= entries[i].born {
+					f.addTo(&stats[i], series, scratch)
+				}
 			}
 		case f.pane >= first-openPanes: // a reading older than that says little about the window
 			for i, series := range ids {
+				if f.pane < entries[i].born {
+					continue
+				}
 				st := &stats[len(stats)-1]
 				st.Reset()
 				if f.addTo(st, series, scratch); st.Count > 0 {
@@ -148,6 +155,12 @@ func (a *Aggregator) gather(ids []uint32, first, last int64, stats []Stat, scrat
 	}
 	a.gatherOpen(ids, first, last, stats, scratch)
 	return before
+}
+
+// still says whether a number stands for what it stood for. a.mu is held. A series that is pinned meanwhile stays itself.
+func (a *Aggregator) still(n uint32, e *entry) bool {
+	now := a.registry.list[n].Load()
+	return now == e || now != nil && now.pinned && now.born == e.born
 }
 
 // gatherOpen adds up open panes. a.mu is held, so none is closed meanwhile.
@@ -183,12 +196,9 @@ type Sum struct {
 
 // Sums calls yield with every wanted series, also those without samples, until it returns false.
 func (a *Aggregator) Sums(m Matcher, yield func(Sum) bool) {
-	var ids []uint32
-	all := a.registry.all()
-	for i, id := range all {
-		if m.Matches(id) && (i != overflowSeries || a.registry.overflowed() > 0) {
-			ids = append(ids, uint32(i))
-		}
+	ids, entries := a.registry.wanted(m)
+	if len(ids) > 0 && ids[0] == overflowSeries && a.registry.overflowed() == 0 {
+		ids, entries = ids[1:], entries[1:]
 	}
 	stats := make([]Stat, chunk)
 	var scratch sketch.Sketch
@@ -210,15 +220,36 @@ func (a *Aggregator) Sums(m Matcher, yield func(Sum) bool) {
 			}
 		}
 		a.gatherOpen(ids[:n], math.MinInt64, math.MaxInt64, stats, &scratch)
-		a.mu.RUnlock()
+		there := [chunk]bool{}
 		for i, series := range ids[:n] {
+			there[i] = a.still(series, entries[i])
+		}
+		a.mu.RUnlock()
+		for i, e := range entries[:n] {
+			if !there[i] {
+				continue
+			}
 			sums[i].add(total{stats[i].Count, stats[i].Sum, stats[i].Last, stats[i].at})
-			if !yield(Sum{all[series], sums[i].count, sums[i].sum, sums[i].last, time.UnixMilli(sums[i].at)}) {
+			if !yield(Sum{e.Identity, sums[i].count, sums[i].sum, sums[i].last, time.UnixMilli(sums[i].at)}) {
 				return
 			}
 		}
-		ids = ids[n:]
+		ids, entries = ids[n:], entries[n:]
 	}
+}
+
+// Last is the last value of a series; ok is false where there is none.
+func (a *Aggregator) Last(id Identity) (v float64, ok bool) {
+	id.Sort()
+	a.registry.mu.RLock()
+	n, known := a.registry.byKey[id.key()]
+	a.registry.mu.RUnlock()
+	if !known {
+		return 0, false
+	}
+	var found bool
+	a.Sums(Matcher{number: n + 1}, func(s Sum) bool { v, found = s.Last, s.Count > 0; return true })
+	return v, found
 }
 
 // Health is what the aggregator says about itself.
@@ -230,7 +261,9 @@ type Health struct {
 	Frames      int    `json:"frames"`
 	GivenUp     uint64 `json:"given_up"`  // closed panes that were given up for memory
 	Collapsed   uint64 `json:"collapsed"` // values whose quantiles may be off by more than the bound
-	Watermark   string `json:"watermark"`
+	// Forgotten is what idle series had counted: aggregated, and in no series any more.
+	Forgotten Forgotten `json:"forgotten"`
+	Watermark string    `json:"watermark"`
 }
 
 // Health reads the state of the bounds.
@@ -238,12 +271,13 @@ func (a *Aggregator) Health() Health {
 	h := Health{Series: a.Series(), Budget: a.options.Series, Overflowed: a.registry.overflowed()}
 	a.mu.RLock()
 	h.MemoryBytes, h.Frames, h.GivenUp = a.memory+cap(a.totals)*32, len(a.frames), a.given.Load()
+	h.Forgotten = a.forgotten
 	a.mu.RUnlock()
 	h.Collapsed = a.folded.Load()
 	for _, s := range a.shards {
 		s.mu.Lock()
 		// Of tables that are sized for the whole budget, only what is used has memory.
-		h.MemoryBytes += s.used*(int(sizeOfKey)+arena.Line) + s.longs
+		h.MemoryBytes += s.used*(int(sizeOfKey)+3*8+12) + s.longs // a key, two slots and a link; a shape, and a first key
 		for _, p := range append(s.spare[:len(s.spare):len(s.spare)], s.panes[:]...) {
 			if p != nil {
 				h.MemoryBytes += p.mem.Bytes() - (p.capacity-int(p.top))*cellSize

@@ -11,8 +11,8 @@ import (
 // Line is the unit of allocation: one cache line, so that no two blocks share one.
 const Line = 64
 
-// classes is how many block sizes, in lines, are kept for reuse. Larger blocks are not given back.
-const classes = 65
+// classes is how many block sizes, in lines, are kept for reuse: up to 16 KiB, the longest key. Larger blocks are not given back.
+const classes = 16<<10/Line + 1
 
 // Arena is a reserved range of addresses. The system gives it memory as it is touched, so a generous reserve costs nothing.
 // It is not safe for concurrent use.

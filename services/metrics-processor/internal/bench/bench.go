@@ -3,9 +3,9 @@
 package bench
 
 import (
-	"bufio"
+	"cmp"
+	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -17,9 +17,10 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/aggregate"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/wire"
@@ -37,6 +38,7 @@ type Row struct {
 	PeerRate   *float64 `json:"peer_samples_per_s"`
 	Ratio      *float64 `json:"ratio"`
 	p50, p99   time.Duration
+	limit      float64 // the prototype's rate
 }
 
 // Works are what is measured.
@@ -59,11 +61,25 @@ func Main(args []string, out, log io.Writer) int {
 	return 0
 }
 
+// plan is how much is measured.
+type plan struct {
+	rounds     int
+	length     time.Duration // of one measurement
+	goroutines []int
+	building   time.Duration // that peers may take to be built
+	total      time.Duration // after which no round begins, and one that runs is given up
+}
+
+var (
+	whole = plan{4, 500 * time.Millisecond, []int{1, 2, 4, 8}, 15 * time.Minute, time.Hour}
+	// A quick one ends within two minutes, also where others keep the machine busy: what comes after the rounds takes some 10 s.
+	brief = plan{3, 150 * time.Millisecond, []int{1, 2}, 35 * time.Second, 90 * time.Second}
+)
+
 func run(asJSON, quick bool, dir string, out, log io.Writer) error {
-	rounds, d := 4, 500*time.Millisecond
-	goroutines := []int{1, 2, 4, 8}
+	p := whole
 	if quick {
-		rounds, d, goroutines = 2, 150*time.Millisecond, []int{1, 2}
+		p = brief
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make directory of the report: %w", err)
@@ -73,38 +89,30 @@ func run(asJSON, quick bool, dir string, out, log io.Writer) error {
 		return fmt.Errorf("write profile: %w", err)
 	}
 	defer profile.Close()
-	var rows []Row
-	var memory []string
-	best := map[string]float64{}
-	peers := map[string][]float64{}
-	var names []workload.Rate
+	ctx, cancel := context.WithTimeout(context.Background(), p.total)
+	defer cancel()
+	building, done := context.WithTimeout(ctx, p.building)
+	programs := buildPeers(building, dir, log)
+	done()
 	loads := map[int]*workload.Workload{}
-	for _, series := range []int{1000, 100_000} {
-		loads[series] = workload.New(series, 1<<20)
+	for _, series := range workload.Series {
+		loads[series] = workload.New(series, workload.Samples)
 	}
+	found := measured{}
 	// Ours and the peers take turns, so that a slow moment of the machine meets both.
-	for round := range rounds {
+	for round := 0; round < p.rounds && ctx.Err() == nil; round++ {
 		if round == 0 {
 			if err := pprof.StartCPUProfile(profile); err != nil {
 				return fmt.Errorf("take profile: %w", err)
 			}
 		}
-		for _, series := range []int{1000, 100_000} {
-			for _, g := range goroutines {
-				for _, work := range works {
-					row, perSeries, err := measure(loads[series], work, g, d)
-					if err != nil {
-						return err
-					}
-					key := fmt.Sprint(work, series, g)
-					if row.Rate > best[key] {
-						best[key] = row.Rate
-						rows = slices.DeleteFunc(rows, func(r Row) bool { return r.Work == work && r.Series == series && r.Goroutines == g })
-						rows = append(rows, row)
-					}
-					if round == 0 && work == "label-lookup" && g == 2 {
-						memory = append(memory, fmt.Sprintf("%d series: %.0f bytes each", series, perSeries))
-					}
+		for _, series := range workload.Series {
+			for _, work := range works {
+				if ctx.Err() != nil {
+					break
+				}
+				if err := found.measure(loads[series], work, p); err != nil {
+					return err
 				}
 			}
 		}
@@ -114,70 +122,134 @@ func run(asJSON, quick bool, dir string, out, log io.Writer) error {
 				return err
 			}
 		}
-		rates, err := runPeers(goroutines, d, log)
-		if err != nil {
+		rates, err := programs.run(ctx, p.goroutines, p.length, log)
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
-		for _, r := range rates {
-			key := fmt.Sprint(r.Work, r.Series, r.Goroutines, r.Peer)
-			if peers[key] == nil {
-				names = append(names, r)
-			}
-			peers[key] = append(peers[key], r.Rate)
-		}
+		found.peers = append(found.peers, rates...)
 	}
-	all := join(rows, names, peers)
-	quiet, flushing := flush(loads[100_000], quick)
-	memory = append(memory, fmt.Sprintf("closing panes of 100,000 series: p99 of a batch of 1,000 is %v, without %v (%.2f times)", flushing, quiet, float64(flushing)/float64(quiet)))
+	if ctx.Err() != nil {
+		fmt.Fprintf(log, "bench: ended after %v, with fewer rounds than %d\n", p.total, p.rounds)
+	}
+	all := found.rows()
+	notes := append(found.notes(all), flush(loads[workload.Series[1]], quick))
 	for i, c := range charts(all) {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("chart-%02d.svg", i)), []byte(c), 0o644); err != nil {
 			return fmt.Errorf("write chart: %w", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "report.html"), report(all, memory, top(dir)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "overview.svg"), []byte(overview(all)), 0o644); err != nil {
+		return fmt.Errorf("write chart: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.html"), report(all, notes, top(dir)), 0o644); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	if asJSON {
 		return json.NewEncoder(out).Encode(all)
 	}
-	text(out, all, memory, dir)
+	text(out, all, notes, dir)
 	return nil
 }
 
-// join gives each of ours a row for each peer that did the same; the best of the rounds on both sides.
-func join(rows []Row, names []workload.Rate, peers map[string][]float64) []Row {
+// measured is what all rounds found.
+type measured struct {
+	ours      []Row
+	peers     []workload.Rate
+	perSeries map[int][]float64 // bytes, by number of series
+}
+
+// rows gives each of ours, the median of the rounds, a row for each peer that did the same.
+func (m measured) rows() []Row {
+	type key struct {
+		work       string
+		series, g  int
+		contestant string
+	}
+	rates := map[key][]float64{}
+	for _, r := range m.peers {
+		k := key{r.Work, r.Series, r.Goroutines, r.Peer}
+		rates[k] = append(rates[k], r.Rate)
+	}
+	var names []string
+	for _, r := range m.peers {
+		if !slices.Contains(names, r.Peer) && r.Peer != workload.Limit {
+			names = append(names, r.Peer)
+		}
+	}
+	same := map[key][]Row{}
+	for _, r := range m.ours {
+		k := key{r.Work, r.Series, r.Goroutines, ""}
+		same[k] = append(same[k], r)
+	}
 	all := []Row{}
-	for _, r := range rows {
+	for k, rows := range same {
+		slices.SortFunc(rows, func(a, b Row) int { return cmp.Compare(a.Rate, b.Rate) })
+		r := rows[(len(rows)-1)/2]
+		r.limit = median(rates[key{k.work, k.series, k.g, workload.Limit}])
 		alone := true
-		for _, n := range names {
-			if n.Work != r.Work || n.Series != r.Series || n.Goroutines != r.Goroutines {
-				continue
+		for _, name := range names {
+			if peer := median(rates[key{k.work, k.series, k.g, name}]); peer > 0 {
+				ratio := math.Round(100*r.Rate/peer) / 100
+				x := r
+				x.Peer, x.PeerRate, x.Ratio = name, &peer, &ratio
+				all, alone = append(all, x), false
 			}
-			rate := slices.Max(peers[fmt.Sprint(n.Work, n.Series, n.Goroutines, n.Peer)])
-			ratio := math.Round(100*r.Rate/rate) / 100
-			x := r
-			x.Peer, x.PeerRate, x.Ratio = n.Peer, &rate, &ratio
-			all, alone = append(all, x), false
 		}
 		if alone {
 			all = append(all, r)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Row) int {
-		return strings.Compare(fmt.Sprintf("%d%06d%02d%s", slices.Index(works, a.Work), a.Series, a.Goroutines, a.Peer), fmt.Sprintf("%d%06d%02d%s", slices.Index(works, b.Work), b.Series, b.Goroutines, b.Peer))
+	slices.SortFunc(all, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(slices.Index(works, a.Work), slices.Index(works, b.Work)), cmp.Compare(a.Series, b.Series),
+			cmp.Compare(a.Goroutines, b.Goroutines), cmp.Compare(a.Peer, b.Peer))
 	})
 	return all
 }
 
-// measure is one measurement of ours, with a watermark that moves and a reader each second.
-func measure(w *workload.Workload, work string, g int, d time.Duration) (row Row, perSeries float64, err error) {
+// median is the lower one of two in the middle; 0 where there are none.
+func median(of []float64) float64 {
+	if len(of) == 0 {
+		return 0
+	}
+	slices.Sort(of)
+	return of[(len(of)-1)/2]
+}
+
+// notes are what a row cannot say.
+func (m measured) notes(all []Row) (notes []string) {
+	rate := map[string]float64{}
+	for _, r := range all {
+		key := fmt.Sprint(r.Work, r.Series, " ", r.Goroutines)
+		if _, seen := rate[key]; !seen && r.limit > 0 {
+			notes = append(notes, fmt.Sprintf("%s, %d series, %d goroutines: %.2f of the prototype's %.1f M samples/s", r.Work, r.Series, r.Goroutines, r.Rate/r.limit, r.limit/1e6))
+		}
+		rate[key] = r.Rate
+	}
+	for _, work := range works {
+		for _, series := range workload.Series {
+			if one, two := rate[fmt.Sprint(work, series, " ", 1)], rate[fmt.Sprint(work, series, " ", 2)]; one > 0 && two > 0 {
+				notes = append(notes, fmt.Sprintf("%s, %d series: two goroutines make %.2f of one", work, series, two/one))
+			}
+		}
+	}
+	for _, series := range workload.Series {
+		if b := median(m.perSeries[series]); b > 0 {
+			notes = append(notes, fmt.Sprintf("memory of %d series: %.0f bytes each, %.1f MiB", series, b, b*float64(series)/(1<<20)))
+		}
+	}
+	return notes
+}
+
+// measure measures ours at one work, at each number of goroutines, with a watermark that moves and a reader each second.
+func (m *measured) measure(w *workload.Workload, work string, p plan) error {
 	src := &aggregate.Source{Name: "bench"}
 	a, err := aggregate.New(aggregate.Options{}, src)
 	if err != nil {
-		return row, 0, err
+		return err
 	}
 	defer a.Close()
 	stop, done := make(chan struct{}), make(chan struct{})
+	defer func() { close(stop); <-done }()
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(time.Second)
@@ -186,19 +258,21 @@ func measure(w *workload.Workload, work string, g int, d time.Duration) (row Row
 			select {
 			case <-tick.C:
 				a.Advance()
-				a.Sums(aggregate.Matcher{}, func(aggregate.Sum) bool { return true })
+				now := time.Now()
+				a.Query(aggregate.Matcher{}, now.Add(-time.Minute), now, func(w aggregate.Window) bool { w.Stat.Quantile(0.99); return true })
 			case <-stop:
 				return
 			}
 		}
 	}()
-	var worker func(g int) func(i int) int
+	var bodies [][]byte
+	var worker func() func(i int) int
 	if work == "label-lookup" {
 		v := a.NewVec(src, aggregate.KindSample, workload.Name, workload.Labels[:]...)
-		for range max(g, runtime.GOMAXPROCS(0)) { // writers take shards in turn: each shard knows every series
+		for range runtime.GOMAXPROCS(0) { // writers take shards in turn: each shard knows every series
 			v.Writer().Record(time.Now().UnixMilli(), w.Rows, w.Values)
 		}
-		worker = func(int) func(int) int {
+		worker = func() func(int) int {
 			r := v.Writer()
 			return func(i int) int {
 				rows, values := w.Batch(i)
@@ -207,52 +281,66 @@ func measure(w *workload.Workload, work string, g int, d time.Duration) (row Row
 			}
 		}
 	} else {
-		bodies, decoder := decoding(a, src, w, work)
-		for range max(g, runtime.GOMAXPROCS(0)) {
+		var decoder func() wire.Decoder
+		bodies, decoder = decoding(a, src, w, work)
+		worker = func() func(int) int {
 			d := decoder()
-			for _, b := range bodies {
-				if err := d.Decode(b); err != nil {
-					return row, 0, err
-				}
-			}
-		}
-		worker = func(int) func(int) int {
-			d := decoder()
+			var buf []byte
 			return func(i int) int {
-				if err := d.Decode(bodies[i%len(bodies)]); err != nil {
-					panic(err) // our own bodies
+				body := bodies[i%len(bodies)]
+				if work == "remote-write" {
+					var err error
+					if buf, err = s2.Decode(buf[:cap(buf)], body); err != nil {
+						panic(err) // our own bodies
+					}
+					body = buf
+				}
+				if err := d.Decode(body); err != nil {
+					panic(err)
 				}
 				return workload.BatchLen
 			}
 		}
-	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	took := make([][]time.Duration, g)
-	for i := range took {
-		took[i] = make([]time.Duration, 0, 1<<17)
-	}
-	rate := workload.Measure(g, d, func(g int) func(int) int {
-		f := worker(g)
-		return func(i int) int {
-			began := time.Now()
-			n := f(i)
-			if len(took[g]) < cap(took[g]) {
-				took[g] = append(took[g], time.Since(began))
+		for range runtime.GOMAXPROCS(0) {
+			f := worker()
+			for i := range bodies {
+				f(i)
 			}
-			return n
 		}
-	})
-	runtime.ReadMemStats(&after)
-	close(stop)
-	<-done
-	samples := rate * d.Seconds()
-	flat := slices.Concat(took...)
-	slices.Sort(flat)
-	row = Row{Work: work, Series: w.Series, Goroutines: g, Rate: math.Round(rate), p50: flat[len(flat)/2], p99: flat[len(flat)*99/100]}
-	// Workers, tickers and reads of the clock allocate a few hundred objects a run; they are no sample's.
-	row.Allocs = math.Round(1000*float64(after.Mallocs-before.Mallocs)/samples) / 1000
-	return row, float64(a.Health().MemoryBytes) / float64(max(a.Series(), 1)), nil
+	}
+	if work == "label-lookup" {
+		if m.perSeries == nil {
+			m.perSeries = map[int][]float64{}
+		}
+		m.perSeries[w.Series] = append(m.perSeries[w.Series], float64(a.Health().MemoryBytes)/float64(max(a.Series(), 1)))
+	}
+	for _, g := range p.goroutines {
+		var before, after runtime.MemStats
+		took := make([][]time.Duration, g)
+		for i := range took {
+			took[i] = make([]time.Duration, 0, 1<<15)
+		}
+		runtime.ReadMemStats(&before)
+		rate := workload.Measure(g, p.length, func(g int) func(int) int {
+			f := worker()
+			return func(i int) int {
+				began := time.Now()
+				n := f(i)
+				if len(took[g]) < cap(took[g]) {
+					took[g] = append(took[g], time.Since(began))
+				}
+				return n
+			}
+		})
+		runtime.ReadMemStats(&after)
+		flat := slices.Concat(took...)
+		slices.Sort(flat)
+		row := Row{Work: work, Series: w.Series, Goroutines: g, Rate: math.Round(rate), p50: flat[len(flat)/2], p99: flat[len(flat)*99/100]}
+		// Workers, tickers, the reader and the clock allocate a few hundred objects a run; they are no sample's.
+		row.Allocs = math.Round(1000*float64(after.Mallocs-before.Mallocs)/(rate*p.length.Seconds())) / 1000
+		m.ours = append(m.ours, row)
+	}
+	return nil
 }
 
 func decoding(a *aggregate.Aggregator, src *aggregate.Source, w *workload.Workload, work string) ([][]byte, func() wire.Decoder) {
@@ -264,96 +352,57 @@ func decoding(a *aggregate.Aggregator, src *aggregate.Source, w *workload.Worklo
 	case "json":
 		return w.JSON(), func() wire.Decoder { return wire.NewJSON(a, src) }
 	}
-	return w.OTLP(), func() wire.Decoder { return wire.NewOTLP(a, src) }
+	return w.OTLP(), func() wire.Decoder { return wire.NewOTLP(a, src, wire.NewFormer()) }
 }
 
-// flush compares the latency of a batch with and without panes that are closed meanwhile.
-func flush(w *workload.Workload, quick bool) (quiet, flushing time.Duration) {
+// flush compares the latency of a batch while panes of all series are closed with that of one while none are.
+func flush(w *workload.Workload, quick bool) string {
 	src := &aggregate.Source{Name: "bench"}
 	a, err := aggregate.New(aggregate.Options{Pane: time.Second, Lateness: 500 * time.Millisecond}, src)
 	if err != nil {
-		return 1, 1
+		return err.Error()
 	}
 	defer a.Close()
-	r := a.NewVec(src, aggregate.KindSample, workload.Name, workload.Labels[:]...).Writer()
-	length := 6 * time.Second
+	v := a.NewVec(src, aggregate.KindSample, workload.Name, workload.Labels[:]...)
+	length := 8 * time.Second
 	if quick {
-		length = 3 * time.Second
+		length = 4 * time.Second
 	}
-	part := func(advance bool) time.Duration {
-		stop, done := make(chan struct{}), make(chan struct{})
+	var quiet, busy []time.Duration
+	r := v.Writer()
+	closed := make(chan time.Duration)
+	record := func(i int) time.Duration {
+		rows, values := w.Batch(i)
+		began := time.Now()
+		r.Record(began.UnixMilli(), rows, values)
+		return time.Since(began)
+	}
+	for i, until := 0, time.Now().Add(length); time.Now().Before(until); {
+		// The stretch of a pane before it is due to be closed, and then that in which another goroutine closes it.
+		for stretch := time.Now(); time.Since(stretch) < 700*time.Millisecond; i++ {
+			quiet = append(quiet, record(i))
+		}
 		go func() {
-			defer close(done)
-			for advance {
-				select {
-				case <-stop:
-					return
-				case <-time.After(100 * time.Millisecond):
-					a.Advance()
-				}
-			}
+			began := time.Now()
+			a.Advance()
+			closed <- time.Since(began)
 		}()
-		var took []time.Duration
-		for i, began := 0, time.Now(); time.Since(began) < length; i++ {
-			rows, values := w.Batch(i)
-			now := time.Now()
-			r.Record(now.UnixMilli(), rows, values)
-			took = append(took, time.Since(now))
-		}
-		close(stop)
-		<-done
-		slices.Sort(took)
-		return took[len(took)*99/100]
-	}
-	a.Advance()
-	part(true)
-	// Without the background worker a writer closes a pane itself where its time is ahead of all: the quiet part is shorter than that.
-	flushing = part(true)
-	length = 900 * time.Millisecond
-	a.Advance()
-	return part(false), flushing
-}
-
-// runPeers runs the peers' module, if it is there.
-func runPeers(goroutines []int, d time.Duration, log io.Writer) ([]workload.Rate, error) {
-	dir := ""
-	for _, at := range []string{"services/metrics-processor/peers", "peers"} {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
-			dir = at
+		for closing := true; closing; i++ {
+			select {
+			case <-closed:
+				closing = false
+			default:
+				busy = append(busy, record(i))
+			}
 		}
 	}
-	if dir == "" {
-		fmt.Fprintln(log, "bench: no peers here, run it at the root of the tree to be compared with them")
-		return nil, nil
+	p99 := func(of []time.Duration) time.Duration {
+		slices.Sort(of)
+		return of[len(of)*99/100]
 	}
-	gs := make([]string, len(goroutines))
-	for i, g := range goroutines {
-		gs[i] = strconv.Itoa(g)
-	}
-	cmd := exec.Command("go", "run", ".", "-goroutines", strings.Join(gs, ","), "-time", d.String())
-	cmd.Dir, cmd.Stderr = dir, log
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("run peers: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("run peers: %w", err)
-	}
-	var rates []workload.Rate
-	lines := bufio.NewScanner(pipe)
-	var bad error
-	for lines.Scan() {
-		var r workload.Rate
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			bad = fmt.Errorf("read what peers say: %w", err)
-		}
-		rates = append(rates, r)
-	}
-	if err := errors.Join(bad, lines.Err(), cmd.Wait()); err != nil {
-		return nil, fmt.Errorf("run peers: %w", err)
-	}
-	return rates, nil
+	x, y, z := p99(quiet), p99(slices.Concat(quiet, busy)), p99(busy)
+	return fmt.Sprintf("closing a pane of %d series each second: p99 of a batch of %d is %v, %v without: %.2f times (%v for the %d batches that met a closing)",
+		w.Series, workload.BatchLen, y, x, float64(y)/float64(x), z, len(busy))
 }
 
 func writeHeap(path string) error {

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-func text(out io.Writer, rows []Row, memory []string, dir string) {
+func text(out io.Writer, rows []Row, notes []string, dir string) {
 	t := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "work\tseries\tgoroutines\tM samples/s\tallocs/sample\tp50 of 1,000\tp99\tpeer\tM samples/s\tratio\t")
 	for _, r := range rows {
@@ -19,8 +19,8 @@ func text(out io.Writer, rows []Row, memory []string, dir string) {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.3f\t%v\t%v\t%s\t%s\t%s\t\n", r.Work, r.Series, r.Goroutines, r.Rate/1e6, r.Allocs, r.p50, r.p99, r.Peer, peer, ratio)
 	}
 	_ = t.Flush()
-	for _, m := range memory {
-		fmt.Fprintln(out, m)
+	for _, n := range notes {
+		fmt.Fprintln(out, n)
 	}
 	fmt.Fprintf(out, "report, CPU and heap profile: %s\n", dir)
 }
@@ -76,7 +76,24 @@ func charts(rows []Row) []string {
 	return out
 }
 
-func report(rows []Row, memory []string, profiles string) []byte {
+// overview is one picture of all works at two goroutines: how many times as fast as the fastest peer ours is.
+func overview(rows []Row) string {
+	var bars []bar
+	for i := 0; i < len(rows); {
+		r, best := rows[i], rows[i]
+		for ; i < len(rows) && rows[i].Work == r.Work && rows[i].Series == r.Series && rows[i].Goroutines == r.Goroutines; i++ {
+			if rows[i].PeerRate != nil && (best.PeerRate == nil || *rows[i].PeerRate > *best.PeerRate) {
+				best = rows[i]
+			}
+		}
+		if r.Goroutines == 2 && best.PeerRate != nil {
+			bars = append(bars, bar{fmt.Sprintf("%s, %d series", r.Work, r.Series), r.Rate, true}, bar{best.Peer, *best.PeerRate, false})
+		}
+	}
+	return chart("Samples a second on two goroutines, beside the fastest peer of each work", bars)
+}
+
+func report(rows []Row, notes []string, profiles string) []byte {
 	var s strings.Builder
 	s.WriteString("<!doctype html><meta charset=utf-8><title>metrics-processor bench</title><h1>metrics-processor</h1>\n")
 	for _, c := range charts(rows) {
@@ -84,7 +101,7 @@ func report(rows []Row, memory []string, profiles string) []byte {
 	}
 	s.WriteString("<pre>")
 	var t strings.Builder
-	text(&t, rows, memory, ".")
+	text(&t, rows, notes, ".")
 	s.WriteString(html.EscapeString(t.String() + "\n" + profiles))
 	s.WriteString("</pre>\n")
 	return []byte(s.String())

@@ -70,7 +70,7 @@ func families(a *aggregate.Aggregator, m aggregate.Matcher) []*family {
 		return true
 	})
 	for _, f := range all {
-		if f.kind != aggregate.KindSample {
+		if f.kind != aggregate.KindSample && f.kind != aggregate.KindSet {
 			continue
 		}
 		for i := range f.lines {
@@ -80,7 +80,9 @@ func families(a *aggregate.Aggregator, m aggregate.Matcher) []*family {
 	if len(index) > 0 {
 		now := time.Now()
 		a.Query(m, now.Add(-Over), now, func(w aggregate.Window) bool {
-			if l := index[w.Identity.String()]; l != nil && w.Kind == aggregate.KindSample {
+			if l := index[w.Identity.String()]; l != nil && w.Kind == aggregate.KindSet {
+				l.stat = append(l.stat, w.Stat.Distinct())
+			} else if l != nil && w.Kind == aggregate.KindSample {
 				for _, q := range Quantiles {
 					l.stat = append(l.stat, w.Stat.Quantile(q))
 				}
@@ -94,10 +96,11 @@ func families(a *aggregate.Aggregator, m aggregate.Matcher) []*family {
 
 var types = map[aggregate.Kind]string{
 	aggregate.KindSample: "summary", aggregate.KindGauge: "gauge", aggregate.KindDelta: "counter", aggregate.KindCumulative: "counter",
+	aggregate.KindSet: "gauge",
 }
 
 // Write writes the text format: increments summed up since the first start, levels and readings as they last were,
-// measurements as a summary whose quantiles are those of the last minute.
+// measurements as a summary whose quantiles are those of the last minute, sets as how many different members it had.
 func Write(to io.Writer, a *aggregate.Aggregator) error {
 	w := bufio.NewWriterSize(to, 64<<10)
 	for _, f := range families(a, aggregate.Matcher{}) {
@@ -126,6 +129,10 @@ func each(kind aggregate.Kind, l line, f func(suffix string, extra *aggregate.La
 		}
 		f("_sum", nil, l.sum.Sum)
 		f("_count", nil, float64(l.sum.Count))
+	case aggregate.KindSet:
+		for _, v := range l.stat {
+			f("", nil, v)
+		}
 	default:
 		if l.sum.Count > 0 && !math.IsNaN(l.sum.Last) {
 			f("", nil, l.sum.Last)

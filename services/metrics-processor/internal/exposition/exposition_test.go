@@ -28,6 +28,7 @@ func filled(t *testing.T) *aggregate.Aggregator {
 	now := time.Now().UnixMilli()
 	a.NewVec(src, aggregate.KindDelta, "shop.clicks", "page-name").Writer().Record(now, []string{"a\"\\\n", "b"}, []float64{3, 4})
 	a.NewVec(src, aggregate.KindSample, "took").Writer().Record(now, nil, []float64{1, 2, 3})
+	a.NewVec(src, aggregate.KindSet, "users").Writer().Record(now, nil, []float64{aggregate.Member([]byte("a")), aggregate.Member([]byte("b")), aggregate.Member([]byte("a"))})
 	a.NewVec(src, aggregate.KindGauge, "level").Writer().Record(now, nil, []float64{-5})
 	return a
 }
@@ -47,6 +48,9 @@ func TestTextIsReadByPrometheus(t *testing.T) {
 	}
 	if m := families["shop_clicks"].Metric; len(m) != 2 || m[0].Label[0].GetValue() != "a\"\\\n" || m[0].Counter.GetValue() != 3 {
 		t.Errorf("shop_clicks: %v", m)
+	}
+	if families["users"].Metric[0].Gauge.GetValue() != 2 {
+		t.Errorf("users: %v", families["users"])
 	}
 	if families["level"].Metric[0].Gauge.GetValue() != -5 {
 		t.Errorf("level: %v", families["level"])
@@ -84,7 +88,7 @@ func TestPush(t *testing.T) {
 		}
 		return true
 	})
-	want := map[string]float64{`shop_clicks{page_name="a\"\\\n"}`: 3, `shop_clicks{page_name="b"}`: 4, "took_count": 3, "took_sum": 6, "level": -5}
+	want := map[string]float64{`shop_clicks{page_name="a\"\\\n"}`: 3, `shop_clicks{page_name="b"}`: 4, "took_count": 3, "took_sum": 6, "level": -5, "users": 2}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

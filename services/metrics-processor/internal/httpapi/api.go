@@ -46,7 +46,7 @@ func New(o Options) http.Handler {
 	ask := r.With(o.Authenticate, only)
 	// Every consumer is asked what waits for a person. Here nothing ever does: what cannot be read is counted and done with.
 	ask.Get("/interventions", problem.Handler(func(w http.ResponseWriter, r *http.Request) error {
-		if err := problem.Query(r, "kind", "status", "limit", "cursor"); err != nil {
+		if err := problem.Query(r, "kind", "type", "subject", "error", "opened_before", "status", "limit", "cursor"); err != nil {
 			return err
 		}
 		return problem.JSON(w, http.StatusOK, map[string]any{"items": []struct{}{}})

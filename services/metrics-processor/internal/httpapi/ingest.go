@@ -40,7 +40,7 @@ type Source struct {
 	// Decoder makes a decoder for a media type, with its parameters.
 	Decoder func(media string, parameters map[string]string) (key string, make func() wire.Decoder)
 	// Answer answers a body that was taken; nil says 204.
-	Answer func(w http.ResponseWriter, r *http.Request, dropped, taken uint64)
+	Answer func(w http.ResponseWriter, media string, dropped uint64)
 }
 
 // admit lets pass who brings the source's token, and asks the others for a user's or service's.
@@ -128,7 +128,7 @@ func (in *intake) handler(s *Source) func(http.ResponseWriter, *http.Request) er
 			return problem.New(http.StatusBadRequest, "malformed", "the body cannot be read to its end; what stood before the fault was taken")
 		}
 		if s.Answer != nil {
-			s.Answer(w, r, dropped, 0)
+			s.Answer(w, media, dropped)
 			return nil
 		}
 		w.Header().Set("X-Samples-Dropped", strconv.FormatUint(dropped, 10))
@@ -214,6 +214,7 @@ type Tokens struct{ RemoteWrite, OTLP, JSON string }
 
 // Sources are the formats that are taken over HTTP, booked under the given sources.
 func Sources(a *aggregate.Aggregator, t Tokens, write, otlp, lines *aggregate.Source) []*Source {
+	former := wire.NewFormer()
 	return []*Source{
 		{
 			Path: "/api/v1/write", Token: t.RemoteWrite, Media: []string{"application/x-protobuf"},
@@ -228,9 +229,12 @@ func Sources(a *aggregate.Aggregator, t Tokens, write, otlp, lines *aggregate.So
 			},
 		},
 		{
-			Path: "/v1/metrics", Token: t.OTLP, Media: []string{"application/x-protobuf"},
-			Decoder: func(string, map[string]string) (string, func() wire.Decoder) {
-				return "otlp", func() wire.Decoder { return wire.NewOTLP(a, otlp) }
+			Path: "/v1/metrics", Token: t.OTLP, Media: []string{"application/x-protobuf", "application/json"},
+			Decoder: func(media string, _ map[string]string) (string, func() wire.Decoder) {
+				if media == "application/json" {
+					return "otlpjson", func() wire.Decoder { return wire.OTLPJSON{OTLP: wire.NewOTLP(a, otlp, former)} }
+				}
+				return "otlp", func() wire.Decoder { return wire.NewOTLP(a, otlp, former) }
 			},
 			Answer: answerOTLP,
 		},
@@ -243,16 +247,21 @@ func Sources(a *aggregate.Aggregator, t Tokens, write, otlp, lines *aggregate.So
 	}
 }
 
-// answerOTLP writes ExportMetricsServiceResponse, with partial_success where points were dropped.
-func answerOTLP(w http.ResponseWriter, _ *http.Request, dropped, _ uint64) {
+// answerOTLP writes ExportMetricsServiceResponse in the format of the request, with partial_success where points were dropped.
+func answerOTLP(w http.ResponseWriter, media string, dropped uint64) {
+	const why = "late, not finite, or of a type that is not aggregated"
 	var b []byte
-	if dropped > 0 {
+	switch {
+	case media == "application/json" && dropped > 0:
+		b = fmt.Appendf(nil, `{"partialSuccess":{"rejectedDataPoints":"%d","errorMessage":%q}}`, dropped, why)
+	case media == "application/json":
+		b = []byte("{}")
+	case dropped > 0:
 		part := binary.AppendUvarint([]byte{1 << 3}, dropped)
-		const why = "late, not finite, or of a type that is not aggregated"
 		part = append(append(part, 2<<3|2, byte(len(why))), why...)
 		b = append([]byte{1<<3 | 2, byte(len(part))}, part...)
 	}
-	w.Header().Set("Content-Type", "application/x-protobuf")
+	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(b)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/aggregate"
 )
 
@@ -25,20 +26,18 @@ func TestOverload(t *testing.T) {
 		r := httptest.NewRequest(http.MethodPost, s.Path, strings.NewReader(`{"name":"x","value":1}`))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
-		if err := in.handler(s)(w, r); err != nil {
-			return 0, err.Error()
-		}
-		return w.Code, ""
+		problem.Handler(in.handler(s))(w, r)
+		return w.Code, w.Header().Get("Retry-After")
 	}
 	for range cap(in.slots) {
 		in.slots <- struct{}{}
 	}
-	if code, why := post(); code != 0 || !strings.Contains(why, "overloaded") {
-		t.Errorf("%d %s", code, why)
+	if code, after := post(); code != http.StatusServiceUnavailable || after != "1" {
+		t.Errorf("%d, to come again after %q s", code, after)
 	}
 	<-in.slots
-	if code, why := post(); code != http.StatusNoContent {
-		t.Errorf("%d %s", code, why)
+	if code, _ := post(); code != http.StatusNoContent {
+		t.Errorf("%d", code)
 	}
 	want := []aggregate.Account{{Source: "json", Accepted: 1, Aggregated: 1, Dropped: map[string]uint64{}}}
 	if diff := cmp.Diff(want, a.Ledger()); diff != "" {

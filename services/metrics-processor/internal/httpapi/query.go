@@ -35,9 +35,22 @@ var statistics = map[string]func(aggregate.Window) float64{
 	"p90":   func(w aggregate.Window) float64 { return w.Stat.Quantile(0.9) },
 	"p95":   func(w aggregate.Window) float64 { return w.Stat.Quantile(0.95) },
 	"p99":   func(w aggregate.Window) float64 { return w.Stat.Quantile(0.99) },
+	// Only sets have it, and of the others only what has a meaning for them.
+	"distinct": func(w aggregate.Window) float64 { return w.Stat.Distinct() },
 }
 
-var statisticNames = []string{"count", "sum", "min", "max", "last", "rate", "p50", "p90", "p95", "p99"}
+var statisticNames = []string{"count", "sum", "min", "max", "last", "rate", "p50", "p90", "p95", "p99", "distinct"}
+
+// has says whether a kind of series has a statistic.
+func has(kind aggregate.Kind, statistic string) bool {
+	switch statistic {
+	case "count", "rate":
+		return true
+	case "distinct":
+		return kind == aggregate.KindSet
+	}
+	return kind != aggregate.KindSet
+}
 
 // question is what GET /query and GET /stream are asked.
 type question struct {
@@ -200,6 +213,9 @@ func (h *api) answer(ask question) (all []*seriesAnswer, more bool) {
 			points++
 			p := point{At: at.UTC(), Values: map[string]float64{}}
 			for _, name := range ask.stats {
+				if !has(w.Kind, name) {
+					continue
+				}
 				if v := statistics[name](w); !math.IsNaN(v) && !math.IsInf(v, 0) {
 					p.Values[name] = v
 				}

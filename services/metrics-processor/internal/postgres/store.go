@@ -49,7 +49,9 @@ type Partition struct {
 // Load has an empty aggregator go on from the last snapshot, if there is one. survived is asked for what the instance left.
 func (s *Store) Load(ctx context.Context, a *aggregate.Aggregator, survived func(id uuid.UUID) *aggregate.Survivor) error {
 	var totals, books []byte
-	err := s.pool.QueryRow(ctx, `SELECT id, totals, books FROM instances WHERE name = $1`, s.instance).Scan(&s.id, &totals, &books)
+	var forgotten aggregate.Forgotten
+	err := s.pool.QueryRow(ctx, `SELECT id, totals, books, forgotten_series, forgotten_samples FROM instances WHERE name = $1`, s.instance).
+		Scan(&s.id, &totals, &books, &forgotten.Series, &forgotten.Samples)
 	if err == pgx.ErrNoRows {
 		s.id = uuid.New()
 		return nil
@@ -57,21 +59,19 @@ func (s *Store) Load(ctx context.Context, a *aggregate.Aggregator, survived func
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
-	var series []aggregate.Identity
-	rows, err := s.pool.Query(ctx, `SELECT identity FROM series WHERE instance = $1 ORDER BY number`, s.instance)
+	rows, err := s.pool.Query(ctx, `SELECT number, born, identity FROM series WHERE instance = $1 ORDER BY number`, s.instance)
 	if err != nil {
 		return fmt.Errorf("read series: %w", err)
 	}
-	texts, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	if err != nil {
+	var series []aggregate.Numbered
+	var one aggregate.Numbered
+	var identity []byte
+	if _, err := pgx.ForEachRow(rows, []any{&one.Number, &one.Born, &identity}, func() error {
+		one.Identity = aggregate.Identity{}
+		series = append(series, one)
+		return json.Unmarshal(identity, &series[len(series)-1].Identity)
+	}); err != nil {
 		return fmt.Errorf("read series: %w", err)
-	}
-	for _, text := range texts {
-		var id aggregate.Identity
-		if err := json.Unmarshal(text, &id); err != nil {
-			return fmt.Errorf("read series: %w", err)
-		}
-		series = append(series, id)
 	}
 	rows, err = s.pool.Query(ctx, `SELECT closed, data FROM panes WHERE instance = $1 ORDER BY pane`, s.instance)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *Store) Load(ctx context.Context, a *aggregate.Aggregator, survived func
 	}); err != nil {
 		return fmt.Errorf("read panes: %w", err)
 	}
-	s.cursor, err = a.Restore(series, closed, open, totals, books, survived(s.id))
+	s.cursor, err = a.Restore(series, closed, open, totals, books, forgotten, survived(s.id))
 	return err
 }
 
@@ -116,13 +116,17 @@ type Move struct{ From, To int64 }
 // one of the offsets.
 func (s *Store) Save(ctx context.Context, a *aggregate.Aggregator, moves map[Partition]Move) error {
 	snapshot, cursor := a.Snapshot(s.cursor)
-	numbers, identities := make([]int32, len(snapshot.Series)), make([]string, len(snapshot.Series))
-	for i, id := range snapshot.Series {
-		text, err := json.Marshal(id)
+	numbers, born, identities := make([]int32, len(snapshot.Series)), make([]int64, len(snapshot.Series)), make([]string, len(snapshot.Series))
+	for i, n := range snapshot.Series {
+		text, err := json.Marshal(n.Identity)
 		if err != nil {
 			return fmt.Errorf("encode series: %w", err)
 		}
-		numbers[i], identities[i] = int32(snapshot.First+i), string(text)
+		numbers[i], born[i], identities[i] = int32(n.Number), n.Born, string(text)
+	}
+	gone := make([]int32, len(snapshot.Gone))
+	for i, n := range snapshot.Gone {
+		gone[i] = int32(n)
 	}
 	var panes []int64
 	var closed []bool
@@ -135,12 +139,16 @@ func (s *Store) Save(ctx context.Context, a *aggregate.Aggregator, moves map[Par
 	}
 	totals := append([]byte{}, snapshot.Totals...)
 	err := pg.Do(ctx, s.pool, func(ctx context.Context, u *pg.Unit) error {
-		u.Write(`INSERT INTO instances (name, id, totals, books, saved_at) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (name) DO UPDATE SET totals = excluded.totals, books = excluded.books, saved_at = excluded.saved_at`,
-			s.instance, s.id, totals, snapshot.Books, time.Now())
+		u.Write(`INSERT INTO instances (name, id, totals, books, saved_at, forgotten_series, forgotten_samples) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (name) DO UPDATE SET totals = excluded.totals, books = excluded.books, saved_at = excluded.saved_at,
+				forgotten_series = excluded.forgotten_series, forgotten_samples = excluded.forgotten_samples`,
+			s.instance, s.id, totals, snapshot.Books, time.Now(), int64(snapshot.Forgotten.Series), int64(snapshot.Forgotten.Samples))
+		if len(gone) > 0 {
+			u.Write(`DELETE FROM series WHERE instance = $1 AND number = ANY($2::int[])`, s.instance, gone)
+		}
 		if len(numbers) > 0 {
-			u.Write(`INSERT INTO series (instance, number, identity) SELECT $1, n, i::jsonb FROM unnest($2::int[], $3::text[]) AS x(n, i)
-				ON CONFLICT (instance, number) DO UPDATE SET identity = excluded.identity`, s.instance, numbers, identities)
+			u.Write(`INSERT INTO series (instance, number, born, identity) SELECT $1, n, b, i::jsonb FROM unnest($2::int[], $3::bigint[], $4::text[]) AS x(n, b, i)
+				ON CONFLICT (instance, number) DO UPDATE SET born = excluded.born, identity = excluded.identity`, s.instance, numbers, born, identities)
 		}
 		u.Write(`DELETE FROM panes WHERE instance = $1 AND pane < $2`, s.instance, snapshot.Oldest)
 		if len(panes) > 0 {

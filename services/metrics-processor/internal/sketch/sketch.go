@@ -95,13 +95,18 @@ func (s *Sketch) Add(key int32, n uint64) {
 	s.keys, s.n = slices.Insert(s.keys, i, key), slices.Insert(s.n, i, n)
 }
 
-// AddRun counts values of adjacent buckets, the first of which is key.
-func (s *Sketch) AddRun(key int32, counts []uint16) {
+// AddRun counts values of adjacent buckets, the first of which is key. carries, where there are some, count what each counter
+// ran over by.
+func (s *Sketch) AddRun(key int32, counts []uint8, carries []uint16) {
 	keys, n := s.keys, s.n
 	s.keys, s.n = s.spareKeys[:0], s.spareN[:0]
 	j := 0
 	for i, c := range counts {
-		if c == 0 {
+		sum := uint64(c)
+		if carries != nil {
+			sum += uint64(carries[i]) << 8
+		}
+		if sum == 0 {
 			continue
 		}
 		k := key + int32(i)
@@ -109,7 +114,6 @@ func (s *Sketch) AddRun(key int32, counts []uint16) {
 			s.keys, s.n = append(s.keys, keys[j]), append(s.n, n[j])
 			j++
 		}
-		sum := uint64(c)
 		if j < len(keys) && keys[j] == k {
 			sum += n[j]
 			j++

@@ -58,10 +58,17 @@ func TestRunsAddUp(t *testing.T) {
 		var s, want Sketch
 		for range rapid.IntRange(1, 4).Draw(t, "runs") {
 			key := rapid.Int32Range(1, 40).Draw(t, "key")
-			run := rapid.SliceOfN(rapid.Uint16Range(0, 3), 0, 30).Draw(t, "run")
-			s.AddRun(key, run)
+			run := rapid.SliceOfN(rapid.Uint8Range(0, 3), 0, 30).Draw(t, "run")
+			var carries []uint16
+			if rapid.Bool().Draw(t, "carries") {
+				carries = rapid.SliceOfN(rapid.Uint16Range(0, 2), len(run), len(run)).Draw(t, "carry")
+			}
+			s.AddRun(key, run, carries)
 			for i, n := range run {
 				want.Add(key+int32(i), uint64(n))
+				if carries != nil {
+					want.Add(key+int32(i), uint64(carries[i])<<8)
+				}
 			}
 		}
 		if diff := cmp.Diff(want.Append(nil), s.Append(nil)); diff != "" {

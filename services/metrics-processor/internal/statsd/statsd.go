@@ -60,6 +60,15 @@ func Listen(addr string, decoder func() *wire.StatsD) (*Server, error) {
 // Addr is the address of both.
 func (s *Server) Addr() string { return s.tcp.Addr().String() }
 
+// Unseen is how many datagrams the kernel has dropped because nobody read them in time; 0 where it does not tell.
+func (s *Server) Unseen() uint64 {
+	c, ok := s.udp.(*net.UDPConn)
+	if !ok {
+		return 0
+	}
+	return kernelDrops(c)
+}
+
 // Run receives until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.udp.Close(); _ = s.tcp.Close() })

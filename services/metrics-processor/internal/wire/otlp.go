@@ -4,24 +4,27 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/waybill-dev/waybill/services/metrics-processor/internal/aggregate"
 )
 
 // OTLP reads opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest. Gauges and sums are aggregated as they
-// are; of histograms and exponential histograms count and sum, under the metric's name with _count and _sum. Summaries are
-// booked as unsupported. Of the resource, service.name, service.namespace and service.instance.id become labels.
+// are, histograms and exponential histograms as the measurements they count, of summaries count, sum and quantiles as Prometheus
+// has them. Of the resource, service.name, service.namespace and service.instance.id become labels.
 type OTLP struct {
 	*aggregate.Batch
 	a       *aggregate.Aggregator
 	source  *aggregate.Source
+	former  *Former
 	scratch scratch
+	point   histogramPoint
 }
 
-// NewOTLP makes a decoder.
-func NewOTLP(a *aggregate.Aggregator, source *aggregate.Source) *OTLP {
-	return &OTLP{a.NewBatch(source, otlpFormat{}, numberOTLP), a, source, make(scratch, 0, scratchSize)}
+// NewOTLP makes a decoder. Decoders of one source share what they know of former points.
+func NewOTLP(a *aggregate.Aggregator, source *aggregate.Source, former *Former) *OTLP {
+	return &OTLP{Batch: a.NewBatch(source, otlpFormat{}, numberOTLP), a: a, source: source, former: former, scratch: make(scratch, 0, scratchSize)}
 }
 
 // Decode reads a request.
@@ -39,21 +42,29 @@ func (d *OTLP) Decode(b []byte) error {
 	})
 }
 
-// each calls f with each field of the number that is bytes.
-func each(b []byte, want uint64, f func([]byte) error) error {
+// fields calls f with each field.
+func fields(b []byte, f func(num uint64, typ byte, v uint64, data []byte) error) error {
 	for len(b) > 0 {
-		num, typ, _, data, rest, ok := field(b)
+		num, typ, v, data, rest, ok := field(b)
 		if !ok {
 			return ErrMalformed
 		}
 		b = rest
-		if num == want && typ == wireBytes {
-			if err := f(data); err != nil {
-				return err
-			}
+		if err := f(num, typ, v, data); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// each calls f with each field of the number that is bytes.
+func each(b []byte, want uint64, f func([]byte) error) error {
+	return fields(b, func(num uint64, typ byte, _ uint64, data []byte) error {
+		if num == want && typ == wireBytes {
+			return f(data)
+		}
+		return nil
+	})
 }
 
 // What a metric holds.
@@ -112,11 +123,11 @@ func (d *OTLP) metric(resource, b []byte) error {
 		}
 		return d.numbers(data, counter, resource, name)
 	case otlpHistogram:
-		return d.histograms(data, counter, 9, resource, name)
+		return d.histograms(data, delta, (*histogramPoint).readExplicit, 9, resource, name)
 	case otlpExponential:
-		return d.histograms(data, counter, 1, resource, name)
+		return d.histograms(data, delta, (*histogramPoint).readExponential, 1, resource, name)
 	}
-	return each(data, 1, func([]byte) error { d.a.Refuse(d.source, aggregate.ReasonUnsupported, 1); return nil })
+	return d.summaries(data, resource, name)
 }
 
 // prefix is the part of the key that all points of a metric share: kind, name, resource.
@@ -236,44 +247,95 @@ func (d *OTLP) number(point []byte) (attributes []byte, v float64, nanos uint64,
 	return attributes, v, nanos, has, err
 }
 
-func (d *OTLP) histograms(b []byte, kind aggregate.Kind, attributesField uint64, resource, name []byte) error {
+// histograms adds what the points count. Of cumulative ones that is what they count more than the point before.
+func (d *OTLP) histograms(b []byte, delta bool, read func(*histogramPoint, []byte) error, attributesField uint64, resource, name []byte) error {
+	key, err := d.prefix(aggregate.KindSample, resource, name, "")
+	if err != nil {
+		return err
+	}
 	return each(b, 1, func(point []byte) error {
 		attributes, err := d.attributes(point, attributesField)
 		if err != nil {
 			return err
 		}
-		var nanos, count uint64
-		var sum float64
-		hasSum := false
-		for rest := point; len(rest) > 0; {
-			num, typ, v, _, next, _ := field(rest)
-			rest = next
-			if typ != wire64 {
-				continue
-			}
-			switch num {
-			case 3:
-				nanos = v
-			case 4:
-				count = v
-			case 5:
-				sum, hasSum = math.Float64frombits(v), true
-			}
+		p := &d.point
+		p.reset()
+		if err := read(p, point); err != nil {
+			return err
 		}
-		key, err := d.prefix(kind, resource, name, "_count")
+		if !delta {
+			d.former.subtract(key, attributes, p, func() bool {
+				id, err := otlpFormat{}.Identity(key, attributes)
+				if err != nil {
+					return false
+				}
+				_, ok := d.a.Last(id)
+				return ok
+			})
+		}
+		d.AddAll(key, attributes, p.distribution(), d.when(p.nanos))
+		return nil
+	})
+}
+
+func (d *OTLP) summaries(b, resource, name []byte) error {
+	return each(b, 1, func(point []byte) error {
+		attributes, err := d.attributes(point, 7)
 		if err != nil {
 			return err
 		}
-		d.Add(key, attributes, float64(count), d.when(nanos))
-		if !hasSum {
+		var nanos, count uint64
+		var sum float64
+		if err := fields(point, func(num uint64, typ byte, v uint64, _ []byte) error {
+			switch {
+			case typ != wire64:
+			case num == 3:
+				nanos = v
+			case num == 4:
+				count = v
+			case num == 5:
+				sum = math.Float64frombits(v)
+			}
 			return nil
-		}
-		if key, err = d.prefix(kind, resource, name, "_sum"); err != nil {
+		}); err != nil {
 			return err
 		}
-		d.Add(key, attributes, sum, d.when(nanos))
-		return nil
+		add := func(kind aggregate.Kind, suffix string, attributes []byte, v float64) error {
+			key, err := d.prefix(kind, resource, name, suffix)
+			if err == nil {
+				d.Add(key, attributes, v, d.when(nanos))
+			}
+			return err
+		}
+		if err := add(aggregate.KindCumulative, "_count", attributes, float64(count)); err != nil {
+			return err
+		}
+		if err := add(aggregate.KindCumulative, "_sum", attributes, sum); err != nil {
+			return err
+		}
+		return each(point, 6, func(quantile []byte) error {
+			var q, v float64
+			if err := fields(quantile, func(num uint64, typ byte, x uint64, _ []byte) error {
+				if typ == wire64 && num == 1 {
+					q = math.Float64frombits(x)
+				} else if typ == wire64 && num == 2 {
+					v = math.Float64frombits(x)
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			return add(aggregate.KindGauge, "", slices.Concat(attributes, quantileAttribute(q)), v)
+		})
 	})
+}
+
+// quantileAttribute is the label quantile, as the field of a point.
+func quantileAttribute(q float64) []byte {
+	part := func(b []byte, num byte, data []byte) []byte {
+		return append(binary.AppendUvarint(append(b, num<<3|wireBytes), uint64(len(data))), data...)
+	}
+	return part(nil, 7, part(part(nil, 1, []byte("quantile")), 2, part(nil, 1, strconv.AppendFloat(nil, q, 'g', -1, 64))))
 }
 
 type otlpFormat struct{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	metrics "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -80,12 +82,83 @@ func TestNumbers(t *testing.T) {
 
 func TestStatsD(t *testing.T) {
 	a := aggregator(t)
-	if err := NewStatsD(a, source).Decode([]byte("a:1|c\na:2|c|@0.5\r\nt:1:2:3|ms|#k:v,flag\nt:4|ms|#flag,k:v\nt:1|h|@0.1\n\ng:7|g\ng:+1|g\ns:x|s\n_e{1,1}:a|b\nbroken\nx:|c\nx:1\nx:1|c|@2\nlast:5|d")); err != nil {
+	if err := NewStatsD(a, source).Decode([]byte("a:1|c\na:2|c|@0.5\r\nt:1:2:3|ms|#k:v,flag\nt:4|ms|#flag,k:v\nt:1|h|@0.1\n\ng:7|g\n_e{1,1}:a|b\nbroken\nx:|c\nx:1\nx:1|c|@2\n" +
+		"_sc|db|2|h:one|#k:v|m:down: no|#x:y\n_sc|db|9\n_sc|\nlast:5|d")); err != nil {
 		t.Fatal(err)
 	}
 	check(t, a, map[string]string{
-		"a": "delta 2 5", `t{flag="true",k="v"}`: "sample 4 10", "t": "sample 10 10", "g": "gauge 1 7", "last": "sample 1 5",
-	}, map[string]uint64{"unsupported": 3, "malformed": 4})
+		"a": "delta 2 5", `t{flag="true",k="v"}`: "sample 4 10", "t": "sample 10 10", "g": "gauge 1 7", "last": "sample 1 5", `db{host="one",k="v"}`: "gauge 1 2",
+	}, map[string]uint64{"unsupported": 1, "malformed": 6})
+}
+
+// Levels with a sign are relative to the last one, whichever decoder it came from, also within one datagram.
+func TestStatsDRelativeLevels(t *testing.T) {
+	src := &aggregate.Source{Name: "test"}
+	a, err := aggregate.New(aggregate.Options{Series: 10, Shards: 3}, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	last := func(name string) float64 {
+		v, ok := a.Last(aggregate.Identity{Name: name, Kind: aggregate.KindGauge})
+		if !ok {
+			t.Fatalf("%s has no value", name)
+		}
+		return v
+	}
+	for _, x := range []struct {
+		lines string
+		want  float64
+	}{{"g:10|g\ng:+5|g\ng:-2.5|g", 12.5}, {"g:+0.5|g", 13}, {"g:1|g", 1}, {"g:-3|g\ng:+1|g\ng:4|g\ng:-1|g", 3}} {
+		if err := NewStatsD(a, src).Decode([]byte(x.lines)); err != nil {
+			t.Fatal(err)
+		}
+		if got := last("g"); got != x.want {
+			t.Errorf("after %q: %v, want %v", x.lines, got, x.want)
+		}
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			d := NewStatsD(a, src)
+			for range 100 {
+				_ = d.Decode([]byte("n:+2|g\nn:-1|g"))
+			}
+		})
+	}
+	all.Wait()
+	if got := last("n"); got != 400 {
+		t.Errorf("after 800 moves: %v", got)
+	}
+}
+
+func TestStatsDSets(t *testing.T) {
+	for _, n := range []int{1, 10, 100, 2000, 10_000} {
+		a := aggregator(t)
+		for from := range 2 { // the same members twice
+			d := NewStatsD(a, source)
+			for i := from; i < n; i++ {
+				if err := d.Decode(fmt.Appendf(nil, "users:u:%d|s|#page:home", i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		now, seen := time.Now(), 0.0
+		a.Query(aggregate.Matcher{Name: "users"}, now.Add(-10*time.Second), now.Add(time.Second), func(w aggregate.Window) bool { seen = w.Stat.Distinct(); return true })
+		if math.Abs(seen-float64(n)) > 0.1*float64(n) || n <= 10 && seen != float64(n) {
+			t.Errorf("%v of %d", seen, n)
+		}
+	}
+}
+
+// A timestamp says when, and is no part of the series.
+func TestStatsDTimestamps(t *testing.T) {
+	a := aggregator(t)
+	now := time.Now().Unix()
+	if err := NewStatsD(a, source).Decode(fmt.Appendf(nil, "a:1|c|#k:v|T%d\na:1|c|T%d|#k:v\na:1|c|#k:v\na:1|c|#k:v|T1000\na:1|c|Tx", now, now-1)); err != nil {
+		t.Fatal(err)
+	}
+	check(t, a, map[string]string{`a{k="v"}`: "delta 3 3"}, map[string]uint64{"late": 1, "malformed": 1})
 }
 
 func TestJSON(t *testing.T) {
@@ -181,7 +254,8 @@ func otlpRequest(t testing.TB, at time.Time) []byte {
 	point := func(v float64, kvs ...*common.KeyValue) *metrics.NumberDataPoint {
 		return &metrics.NumberDataPoint{TimeUnixNano: nanos, Attributes: kvs, Value: &metrics.NumberDataPoint_AsDouble{AsDouble: v}}
 	}
-	sum := 2.5
+	sum, low := 2.5, 0.25
+	start := uint64(at.Add(time.Second).UnixNano()) // after the decoder was made
 	b, err := proto.Marshal(&collector.ExportMetricsServiceRequest{ResourceMetrics: []*metrics.ResourceMetrics{{
 		Resource: &resource.Resource{Attributes: []*common.KeyValue{kv("service.name", "shop"), kv("host.name", "h")}},
 		ScopeMetrics: []*metrics.ScopeMetrics{{Metrics: []*metrics.Metric{
@@ -189,8 +263,12 @@ func otlpRequest(t testing.TB, at time.Time) []byte {
 			{Name: "clicks", Data: &metrics.Metric_Sum{Sum: &metrics.Sum{IsMonotonic: true, AggregationTemporality: metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA, DataPoints: []*metrics.NumberDataPoint{
 				{TimeUnixNano: nanos, Value: &metrics.NumberDataPoint_AsInt{AsInt: 3}}}}}},
 			{Name: "took", Data: &metrics.Metric_Histogram{Histogram: &metrics.Histogram{AggregationTemporality: metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE,
-				DataPoints: []*metrics.HistogramDataPoint{{TimeUnixNano: nanos, Count: 4, Sum: &sum, Attributes: []*common.KeyValue{kv("a", "1")}}}}}},
-			{Name: "old", Data: &metrics.Metric_Summary{Summary: &metrics.Summary{DataPoints: []*metrics.SummaryDataPoint{{Count: 1}}}}},
+				DataPoints: []*metrics.HistogramDataPoint{{StartTimeUnixNano: start, TimeUnixNano: nanos, Count: 4, Sum: &sum, Min: &low, ExplicitBounds: []float64{0.5, 1}, BucketCounts: []uint64{1, 2, 1}, Attributes: []*common.KeyValue{kv("a", "1")}}}}}},
+			{Name: "waited", Data: &metrics.Metric_ExponentialHistogram{ExponentialHistogram: &metrics.ExponentialHistogram{AggregationTemporality: metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA,
+				DataPoints: []*metrics.ExponentialHistogramDataPoint{{TimeUnixNano: nanos, Count: 6, Sum: &sum, ZeroCount: 1, Scale: 3,
+					Positive: &metrics.ExponentialHistogramDataPoint_Buckets{Offset: -8, BucketCounts: []uint64{0, 3}}, Negative: &metrics.ExponentialHistogramDataPoint_Buckets{Offset: 1, BucketCounts: []uint64{2}}}}}}},
+			{Name: "old", Data: &metrics.Metric_Summary{Summary: &metrics.Summary{DataPoints: []*metrics.SummaryDataPoint{{TimeUnixNano: nanos, Count: 9, Sum: 4.5,
+				QuantileValues: []*metrics.SummaryDataPoint_ValueAtQuantile{{Quantile: 0.5, Value: 0.4}}}}}}},
 		}}},
 	}}})
 	if err != nil {
@@ -200,18 +278,87 @@ func otlpRequest(t testing.TB, at time.Time) []byte {
 }
 
 func TestOTLP(t *testing.T) {
-	a := aggregator(t)
-	b := otlpRequest(t, time.Now())
-	d := NewOTLP(a, source)
-	if err := d.Decode(b); err != nil {
-		t.Fatal(err)
+	for _, format := range []string{"protobuf", "JSON"} {
+		a := aggregator(t)
+		b := otlpRequest(t, time.Now())
+		var d Decoder = NewOTLP(a, source, NewFormer())
+		if format == "JSON" {
+			d = OTLPJSON{NewOTLP(a, source, NewFormer())}
+			var request collector.ExportMetricsServiceRequest
+			if err := proto.Unmarshal(b, &request); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if b, err = protojson.Marshal(&request); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // cumulative ones count what came since
+			if err := d.Decode(b); err != nil {
+				t.Fatal(format, err)
+			}
+		}
+		check(t, a, map[string]string{
+			`level{a="1",b="2",service.name="shop"}`: "gauge 4 6", `clicks{service.name="shop"}`: "delta 2 6",
+			`took{a="1",service.name="shop"}`: "sample 4 2.5", `waited{service.name="shop"}`: "sample 12 5",
+			`old_count{service.name="shop"}`: "cumulative 2 18", `old_sum{service.name="shop"}`: "cumulative 2 9", `old{quantile="0.5",service.name="shop"}`: "gauge 2 0.8",
+		}, map[string]uint64{})
+		now := time.Now()
+		a.Query(aggregate.Matcher{Name: "waited"}, now.Add(-10*time.Second), now.Add(time.Second), func(w aggregate.Window) bool {
+			for q, want := range map[float64]float64{0: -math.Exp2(1.5 / 8), 0.4: 0, 0.9: math.Exp2(-6.5 / 8)} {
+				if got := w.Stat.Quantile(q); math.Abs(got-want) > 0.01*math.Abs(want) {
+					t.Errorf("q%v is %v, want %v", q, got, want)
+				}
+			}
+			return true
+		})
+		for i := range b {
+			_ = d.Decode(b[:i]) // must not panic
+		}
 	}
-	check(t, a, map[string]string{
-		`level{a="1",b="2",service.name="shop"}`: "gauge 2 3", `clicks{service.name="shop"}`: "delta 1 3",
-		`took_count{a="1",service.name="shop"}`: "cumulative 1 4", `took_sum{a="1",service.name="shop"}`: "cumulative 1 2.5",
-	}, map[string]uint64{"unsupported": 1})
-	for i := range b {
-		_ = d.Decode(b[:i]) // must not panic
+}
+
+// Of cumulative histograms counts what came since the point before, also when buckets became wider or it began again; what a
+// process before has read is not counted again.
+func TestCumulativeHistograms(t *testing.T) {
+	a := aggregator(t)
+	d := NewOTLP(a, source, NewFormer())
+	now := time.Now()
+	send := func(start time.Time, scale int32, offset int32, counts ...uint64) uint64 {
+		t.Helper()
+		n := uint64(0)
+		for _, c := range counts {
+			n += c
+		}
+		sum := float64(n)
+		b, err := proto.Marshal(&collector.ExportMetricsServiceRequest{ResourceMetrics: []*metrics.ResourceMetrics{{ScopeMetrics: []*metrics.ScopeMetrics{{Metrics: []*metrics.Metric{
+			{Name: "x", Data: &metrics.Metric_ExponentialHistogram{ExponentialHistogram: &metrics.ExponentialHistogram{AggregationTemporality: metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE,
+				DataPoints: []*metrics.ExponentialHistogramDataPoint{{StartTimeUnixNano: uint64(start.UnixNano()), TimeUnixNano: uint64(now.UnixNano()), Count: n, Sum: &sum, Scale: scale,
+					Positive: &metrics.ExponentialHistogramDataPoint_Buckets{Offset: offset, BucketCounts: counts}}}}}},
+		}}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Decode(b); err != nil {
+			t.Fatal(err)
+		}
+		return a.Ledger()[0].Aggregated
+	}
+	began := now.Add(-time.Hour)
+	send(began, 2, 4, 1)                // never seen: all of it
+	d = NewOTLP(a, source, NewFormer()) // as after a restart
+	for i, x := range []struct{ got, want uint64 }{
+		{send(began, 2, 4, 5, 3), 1}, // before us
+		{send(began, 2, 4, 6, 3, 1), 3},
+		{send(began, 1, 2, 9, 4), 6},                      // buckets 4 and 5 are now 2, bucket 6 is now 3
+		{send(now.Add(time.Minute), 1, 2, 1), 7},          // began again
+		{send(now.Add(time.Minute), 1, 2, 1), 7},          // nothing new
+		{send(now.Add(2*time.Minute), 5, 2, 1, 1), 9},     // and again, finer
+		{send(now.Add(2*time.Minute), 5, 0, 1, 0, 1), 10}, // a bucket fell: a sender's fault, and never below zero
+	} {
+		if x.got != x.want {
+			t.Errorf("step %d: %d, want %d", i, x.got, x.want)
+		}
 	}
 }
 
@@ -280,7 +427,7 @@ func FuzzRemoteWrite2(f *testing.F) {
 
 func FuzzOTLP(f *testing.F) {
 	f.Add(otlpRequest(f, time.Now()))
-	fuzz(f, func(a *aggregate.Aggregator) Decoder { return NewOTLP(a, source) })
+	fuzz(f, func(a *aggregate.Aggregator) Decoder { return NewOTLP(a, source, NewFormer()) })
 }
 
 // What is taken as JSON is JSON to the standard library as well.
@@ -304,4 +451,17 @@ func FuzzJSONAgrees(f *testing.F) {
 			}
 		}
 	})
+}
+
+func FuzzOTLPJSON(f *testing.F) {
+	var request collector.ExportMetricsServiceRequest
+	if err := proto.Unmarshal(otlpRequest(f, time.Now()), &request); err != nil {
+		f.Fatal(err)
+	}
+	b, err := protojson.Marshal(&request)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	fuzz(f, func(a *aggregate.Aggregator) Decoder { return OTLPJSON{NewOTLP(a, source, NewFormer())} })
 }

@@ -10,8 +10,9 @@ import (
 	"math"
 	"math/rand"
 	"strconv"
-	"sync"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 )
 
 // Name is the family's name.
@@ -113,10 +114,10 @@ func field(b []byte, n byte, data []byte) []byte {
 	return append(b, data...)
 }
 
-// RemoteWrite writes remote write 1.0 requests, not compressed.
+// RemoteWrite writes remote write 1.0 requests, compressed as the protocol has it.
 func (w *Workload) RemoteWrite() [][]byte {
 	now := time.Now().UnixMilli()
-	return w.bodies(func(b []byte, row []string, v float64) []byte {
+	out := w.bodies(func(b []byte, row []string, v float64) []byte {
 		var s []byte
 		label := func(k, v string) { s = field(s, 1, field(field(nil, 1, []byte(k)), 2, []byte(v))) }
 		label("__name__", Name)
@@ -126,6 +127,10 @@ func (w *Workload) RemoteWrite() [][]byte {
 		sample := binary.LittleEndian.AppendUint64([]byte{1<<3 | 1}, math.Float64bits(v))
 		return field(b, 1, field(s, 2, binary.AppendUvarint(append(sample, 2<<3), uint64(now))))
 	})
+	for i, b := range out {
+		out[i] = s2.EncodeSnappy(nil, b)
+	}
+	return out
 }
 
 // OTLP writes export requests with one gauge.
@@ -145,46 +150,9 @@ func (w *Workload) OTLP() [][]byte {
 	return points
 }
 
-// Measure has each worker record batches for so long and returns samples a second. A worker's function records its i-th
-// batch and returns the samples in it.
-func Measure(workers int, d time.Duration, worker func(g int) func(i int) int) float64 {
-	fs := make([]func(int) int, workers)
-	for g := range fs {
-		fs[g] = worker(g)
-		fs[g](0)
-	}
-	counts := make([]int, workers*16) // a cache line for each
-	var wg sync.WaitGroup
-	began := time.Now()
-	for g, f := range fs {
-		wg.Go(func() {
-			n := 0
-			for i := g * 7; time.Since(began) < d; i++ {
-				n += f(i)
-			}
-			counts[g*16] = n
-		})
-	}
-	wg.Wait()
-	took, n := time.Since(began), 0
-	for _, c := range counts {
-		n += c
-	}
-	return float64(n) / took.Seconds()
-}
-
 // Batch is the i-th batch of the stream, over and over.
 func (w *Workload) Batch(i int) (rows []string, values []float64) {
 	n := (len(w.Values) - w.Series) / BatchLen
 	from := w.Series + i%n*BatchLen
 	return w.Rows[4*from : 4*(from+BatchLen)], w.Values[from : from+BatchLen]
-}
-
-// Rate is one measurement of a peer.
-type Rate struct {
-	Work       string  `json:"work"`
-	Series     int     `json:"series"`
-	Goroutines int     `json:"goroutines"`
-	Peer       string  `json:"peer"`
-	Rate       float64 `json:"rate"`
 }
