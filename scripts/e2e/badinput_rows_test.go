@@ -304,14 +304,14 @@ func orderRows(w *world) []row {
 		{name: "id taken, other caller", as: merchant, request: "POST /orders", body: fmt.Sprintf(taken, "5", "card_declined"), status: 409, slug: "order-exists"},
 		{name: "id taken by another tenant", as: customer, request: "POST /orders", body: `{"order_id":"` + w.foreign + `","amount":5,"payment_method":"card"}`, status: 409, slug: "order-exists"},
 
-		{name: "bad id", as: customer, request: "GET /orders/a:b", status: 400, slug: "invalid-id"},
-		{name: "long id", as: customer, request: "GET /orders/" + strings.Repeat("a", 65), status: 400, slug: "invalid-id"},
-		{name: "id that is SQL", as: customer, request: "GET /orders/'%20OR%201=1", status: 400, slug: "invalid-id"},
+		{name: "bad id", as: customer, request: "GET /orders/a:b", status: 400, slug: "invalid-field", pointer: "order_id"},
+		{name: "long id", as: customer, request: "GET /orders/" + strings.Repeat("a", 65), status: 400, slug: "invalid-field", pointer: "order_id"},
+		{name: "id that is SQL", as: customer, request: "GET /orders/'%20OR%201=1", status: 400, slug: "invalid-field", pointer: "order_id"},
 		{name: "no such order", as: customer, request: "GET /orders/$id", status: 404, slug: "not-found"},
 		{name: "order of another tenant", as: customer, request: "GET " + o + w.foreign, status: 404, slug: "not-found"},
 		{name: "order of another tenant, for a merchant", as: merchant, request: "GET " + o + w.foreign, status: 404, slug: "not-found"},
 		{name: "order of another customer", as: customer2, request: "GET " + o + w.done, status: 404, slug: "not-found"},
-		{name: "payment, bad id", as: customer, request: "GET /payment/a:b", status: 400, slug: "invalid-id"},
+		{name: "payment, bad id", as: customer, request: "GET /payment/a:b", status: 400, slug: "invalid-field", pointer: "order_id"},
 		{name: "payment of no order", as: customer, request: "GET /payment/$id", status: 404, slug: "not-found"},
 		{name: "payment of another tenant", as: customer, request: "GET /payment/" + w.foreign, status: 404, slug: "not-found"},
 
@@ -331,7 +331,7 @@ func orderRows(w *world) []row {
 		{name: "forged cursor", as: customer, request: "GET /orders?cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", status: 400, slug: "invalid-cursor"},
 		{name: "cursor that is SQL", as: customer, request: "GET /orders?cursor=%27%3B--", status: 400, slug: "invalid-cursor"},
 
-		{name: "cancel, bad id", as: customer, request: "POST /orders/a:b/cancel", status: 400, slug: "invalid-id"},
+		{name: "cancel, bad id", as: customer, request: "POST /orders/a:b/cancel", status: 400, slug: "invalid-field", pointer: "order_id"},
 		{name: "cancel of no order", as: customer, request: "POST /orders/$id/cancel", status: 404, slug: "not-found"},
 		{name: "cancel of another tenant's", as: customer, request: "POST " + o + w.foreign + "/cancel", status: 404, slug: "not-found"},
 		{name: "cancel of what is completed", as: customer, request: "POST " + o + w.done + "/cancel", status: 409, slug: "not-cancellable"},
@@ -349,7 +349,7 @@ func orderRows(w *world) []row {
 
 		{name: "events of no order", as: customer, request: "GET /orders/$id/events", status: 404, slug: "not-found"},
 		{name: "events of another tenant's", as: customer, request: "GET " + o + w.foreign + "/events", status: 404, slug: "not-found"},
-		{name: "events, bad id", as: customer, request: "GET /orders/a:b/events", status: 400, slug: "invalid-id"},
+		{name: "events, bad id", as: customer, request: "GET /orders/a:b/events", status: 400, slug: "invalid-field", pointer: "order_id"},
 		{name: "events after letters", as: customer, request: "GET " + o + w.done + "/events", header: []string{"Last-Event-ID", "x"}, status: 400, slug: "invalid-field", pointer: "Last-Event-ID"},
 		{name: "events after a negative one", as: customer, request: "GET " + o + w.done + "/events", header: []string{"Last-Event-ID", "-1"}, status: 400, slug: "invalid-field", pointer: "Last-Event-ID"},
 		{name: "events after too many", as: customer, request: "GET " + o + w.done + "/events", header: []string{"Last-Event-ID", "99999999999999999999"}, status: 400, slug: "invalid-field", pointer: "Last-Event-ID"},
@@ -391,7 +391,7 @@ func paymentRows(w *world) []row {
 	post("card number", customer, `{"order_id":"$id","amount":5,"payment_method":"`+panSpace+`"}`, 422, "pan-not-allowed", "/payment_method")
 	post("currency in small letters", customer, body("$id", "5", `,"currency":"eur"`), 422, "invalid-field", "/currency")
 	return append(rows,
-		row{name: "bad id", as: customer, request: "GET /payments/a:b", status: 400, slug: "invalid-field"},
+		row{name: "bad id", as: customer, request: "GET /payments/a:b", status: 400, slug: "invalid-field", pointer: "order_id"},
 		row{name: "unknown", as: customer, request: "GET /payments/$id", status: 404, slug: "not-found"},
 		row{name: "of another tenant", as: customer, request: "GET /payments/" + w.foreign, status: 404, slug: "not-found"},
 		row{name: "of another customer", as: customer2, request: "GET /payments/" + w.done, status: 404, slug: "not-found"},
@@ -509,7 +509,7 @@ func shippingRows(w *world) []row {
 	post("bad key", merchant, "{", "{", 400, "idempotency-key-invalid", "", "Idempotency-Key", "a b")
 	post("quantity as text", merchant, `"quantity":2`, `"quantity":"2"`, 400, "invalid-type", "/items/0/quantity")
 	return append(rows,
-		row{name: "bad id", as: customer, request: "GET /shipping/a:b", status: 400, slug: "invalid-parameter"},
+		row{name: "bad id", as: customer, request: "GET /shipping/a:b", status: 400, slug: "invalid-field", pointer: "order_id"},
 		row{name: "unknown", as: customer, request: "GET /shipping/$id", status: 404, slug: "not-found"},
 		row{name: "of another tenant", as: customer2, request: "GET /shipping/" + w.done, status: 404, slug: "not-found"},
 		row{name: "of an order that is not shipped", as: customer, request: "GET /shipping/" + w.cancelled, status: 404, slug: "not-found"},
@@ -578,7 +578,7 @@ func webhookRows(w *world) (rows []row) {
 func readerRows(w *world) []row {
 	var rows []row
 	for _, c := range [][3]string{
-		{"without an order", "", "invalid-parameter"}, {"bad id", "?order_id=a%20b", "invalid-parameter"}, {"limit", "?order_id=x&limit=101", "invalid-parameter"},
+		{"without an order", "", "invalid-field"}, {"bad id", "?order_id=a%20b", "invalid-field"}, {"limit", "?order_id=x&limit=101", "invalid-field"},
 		{"cursor", "?order_id=x&cursor=-1", "invalid-cursor"}, {"twice", "?order_id=x&order_id=y", "unknown-parameter"},
 	} {
 		rows = append(rows, row{name: "notifications, " + c[0], as: operator, request: "GET /notifications" + c[1], status: 400, slug: c[2]})

@@ -6,6 +6,7 @@ require (
 	github.com/google/go-cmp v0.7.0
 	github.com/google/uuid v1.6.0
 	github.com/twmb/franz-go v1.22.2
+	golang.org/x/sync v0.24.0
 )
 
 require (

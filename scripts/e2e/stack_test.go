@@ -45,6 +45,13 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	// Whatever the stories did and killed, nothing may be lost, doubled or half done.
+	if code == 0 && platform.binary != "" {
+		if _, err := verify(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: after all stories:", err)
+			code = 1
+		}
+	}
 	if err := stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: stop the stack:", err)
 		code = 1
@@ -116,8 +123,12 @@ func readStatus() (s status, err error) {
 // upWithin is long enough for a first build of everything on two busy cores.
 const upWithin = 15 * time.Minute
 
+// upArgs are further arguments of "waybill up", which files under a build tag may need.
+var upArgs []string
+
 func start(tmp string) (func() error, error) {
 	args := []string{"up", "--free-ports", "--no-sample", "--until-stdin-ends", "--data", platform.data, "--source", filepath.Join("..", "..")}
+	args = append(args, upArgs...)
 	replicas := os.Getenv("WAYBILL_E2E_REPLICAS")
 	if replicas == "" {
 		replicas = "2" // what holds for one process of a kind holds for little

@@ -2,7 +2,7 @@
 # Runs Apache Kafka (KRaft, one broker) on loopback, in the foreground; Ctrl-C or SIGTERM stops it.
 #
 #   scripts/kafka/run.sh                     # 127.0.0.1:9092, data in .waybill/apache-kafka
-#   scripts/kafka/run.sh 19092 /tmp/kafka    # another port and directory
+#   scripts/kafka/run.sh 19092 /tmp/kafka    # another port and directory; its pid is in /tmp/kafka/pid
 #   scripts/kafka/run.sh --check             # exit 0 where it can run here, else says what is missing
 #
 # Needs Maven (resolves the broker's jars once, 54 MB) and a Java runtime, 17 or later.
@@ -45,6 +45,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=500
 EOF
+echo $$ >"$data/pid"
 java=(java -Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*")
-"${java[@]}" -Xmx128m kafka.tools.StorageTool format --cluster-id 5L6g3nShT-eMCtK--X86sw --config "$data/server.properties" --ignore-formatted >/dev/null
+[ -e "$data/log/meta.properties" ] ||
+	"${java[@]}" -Xmx128m kafka.tools.StorageTool format --cluster-id 5L6g3nShT-eMCtK--X86sw --config "$data/server.properties" --ignore-formatted >/dev/null
 exec "${java[@]}" -Xms256m -Xmx512m kafka.Kafka "$data/server.properties"

@@ -8,6 +8,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/waybill-dev/waybill/libs/testkit/kafka"
 )
 
 // newKafka is the broker that "up" runs as a child of its own.
@@ -23,13 +25,13 @@ func newKafka() *cobra.Command {
 				kfake.DefaultNumPartitions(partitions),
 				kfake.DataDir(dir),
 				// One broker, so the only address asked for is this one.
-				kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, listen) }),
+				kfake.ListenFn(func(network, _ string) (net.Listener, error) { return kafka.Listen(network, listen) }),
 				kfake.WithLogger(kfake.BasicLogger(os.Stderr, kfake.LogLevelWarn)),
 			}
 			if fsync {
 				options = append(options, kfake.SyncWrites())
 			}
-			cluster, err := kfake.NewCluster(options...)
+			cluster, err := kafka.New(options...)
 			if err != nil {
 				return fmt.Errorf("start the broker on %s: %w", listen, err)
 			}

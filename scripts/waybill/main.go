@@ -21,7 +21,12 @@ func main() {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		screen := terminal.New(os.Stderr)
 		screen.Line("%s %v", screen.Paint(terminal.Red, "waybill:"), err)
-		os.Exit(1)
+		code := 1
+		var exit exitError
+		if errors.As(err, &exit) {
+			code = exit.code
+		}
+		os.Exit(code)
 	}
 }
 
@@ -42,6 +47,8 @@ func newRoot() *cobra.Command {
   waybill status    shows what runs, whether it is ready and what it takes
   waybill order     places orders, also ones that fail in a way of your choice
   waybill dlq       shows what needs a person, and lets you decide
+  waybill verify    proves that money, stock and events balance
+  waybill chaos     breaks everything under load, and has verify prove that nothing was lost
   waybill down      stops everything`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -49,7 +56,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.data, "data", ".waybill", "directory with the data, the logs and the programs that were built")
 	root.AddCommand(
 		newUp(c), newStatus(c), newDown(c), newReset(c), newLogs(c),
-		newOrder(c), newEvents(c), newDLQ(c), newBench(c),
+		newOrder(c), newEvents(c), newDLQ(c), newVerify(c), newChaos(c), newBench(c),
 		newKeys(c), newKafka(), newRedis(),
 	)
 	return root

@@ -72,6 +72,7 @@ A process that dies is started again. A second run finds its data.`,
 	f.BoolVar(&freePorts, "free-ports", false, "whatever ports are free; `waybill status` tells which")
 	f.BoolVar(&noSample, "no-sample", false, "place no sample order")
 	f.BoolVar(&o.Race, "race", false, "build the services with the race detector (needs a C compiler)")
+	f.StringVar(&o.Tags, "tags", "", "build tags of the services; failpoints lets a test kill them at a chosen place (docs/failpoints.md)")
 	f.BoolVar(&o.SkipBuild, "no-build", false, "run what was built before")
 	f.BoolVar(&untilStdinEnds, "until-stdin-ends", false, "stop when standard input ends: for programs that start this one")
 	f.StringVar(&o.Source, "source", "", "the source tree (default: the one around the working directory)")

@@ -139,12 +139,12 @@ func page(r *http.Request, more ...string) (after int64, limit int, err error) {
 	limit = 1000
 	if s := q.Get("after"); s != "" {
 		if after, err = strconv.ParseInt(s, 10, 64); err != nil || after < 0 {
-			return 0, 0, problem.New(http.StatusBadRequest, "invalid-parameter", "after is a number from 0")
+			return 0, 0, problem.New(http.StatusBadRequest, "invalid-field", "after is a number from 0")
 		}
 	}
 	if s := q.Get("limit"); s != "" {
 		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > 10_000 {
-			return 0, 0, problem.New(http.StatusBadRequest, "invalid-parameter", "limit is a number from 1 to 10000")
+			return 0, 0, problem.New(http.StatusBadRequest, "invalid-field", "limit is a number from 1 to 10000")
 		}
 	}
 	return after, limit, nil

@@ -105,6 +105,9 @@ func (c *Client) send(ctx context.Context, method, path, token string, header ht
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
+		// net/http would send a request with an Idempotency-Key again by itself; who counts
+		// what was asked for must see each.
+		req.GetBody = nil
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -147,6 +150,12 @@ func (c *Client) Once(ctx context.Context, method, path, key string, in, out any
 		return err
 	}
 	return decode(resp, out)
+}
+
+// Open sends a request with the user's token and leaves the answer to the caller, who must
+// close its body. A json.RawMessage goes out as it is.
+func (c *Client) Open(ctx context.Context, method, path string, header http.Header, in any) (*http.Response, error) {
+	return c.open(ctx, method, path, header, in)
 }
 
 func decode(resp *http.Response, out any) error {

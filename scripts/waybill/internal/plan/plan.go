@@ -131,12 +131,17 @@ type Parts struct {
 	Kafka    string // host:port, comma list
 	Postgres string // URL without a database name
 	Redis    string // host:port
+	Auditor  string // as Postgres, for Auditor; empty where that role could not be made
 }
 
-// Secrets sign the sandbox's webhooks.
+// Auditor is the role that may read everything and change nothing.
+const Auditor = "waybill_auditor"
+
+// Secrets sign the sandbox's webhooks, and open the databases to the auditor.
 type Secrets struct {
 	Provider string `json:"provider"`
 	Carrier  string `json:"carrier"`
+	Auditor  string `json:"auditor"`
 }
 
 // Settings is what all environments are derived from.
@@ -151,16 +156,97 @@ type Settings struct {
 	RateLimit  string // RATE_PER_SECOND of the gateway, empty for its own
 	Partitions int
 	Replicas   int
+	// Others are the ports of the replicas beyond the first.
+	Others []Ports
+	// Route, where set, may send a process another way: it is told whom the process calls
+	// (see Calls) and where all replicas of that one listen, and answers with the address
+	// that the process is given.
+	Route func(process, callee string, at []string) string
+	// Environment is added to what a service is told, by service.
+	Environment map[string][]string
+}
+
+// Calls says whom each program calls: parts by their names in Ports, provider and carrier by
+// those of the roles that the sandbox plays.
+var Calls = map[string][]string{
+	"gateway":           {"postgres", "redis", "order", "payment", "inventory", "shipping", "notification", "analytics", "metrics-processor"},
+	"order":             {"postgres", "kafka", "gateway", "inventory", "payment"},
+	"payment":           {"postgres", "kafka", "gateway", "provider"},
+	"inventory":         {"postgres", "kafka", "gateway", "order"},
+	"shipping":          {"postgres", "kafka", "gateway", "carrier"},
+	"notification":      {"postgres", "kafka", "gateway", "smtp"},
+	"analytics":         {"postgres", "kafka", "gateway"},
+	"metrics-processor": {"postgres", "kafka", "gateway"},
+	"sandbox":           {"payment", "shipping"},
+}
+
+// Process names a replica of a service: order, order-2, order-3.
+func Process(service string, replica int) string {
+	if replica == 0 {
+		return service
+	}
+	return service + "-" + strconv.Itoa(replica+1)
+}
+
+// Own are the ports that a replica listens on.
+func (s Settings) Own(replica int) Ports {
+	if replica == 0 {
+		return s.Ports
+	}
+	return s.Others[replica-1]
+}
+
+// to is where a process finds a callee.
+func (s Settings) to(process, program, callee string) string {
+	var at []string
+	switch callee {
+	case "postgres":
+		if u, err := url.Parse(s.Parts.Postgres); err == nil {
+			at = []string{u.Host}
+		}
+	case "kafka":
+		at = []string{s.Parts.Kafka}
+	case "redis":
+		at = []string{s.Parts.Redis}
+	case "provider", "carrier":
+		at = []string{s.Ports.Addr("sandbox")}
+	case "smtp":
+		at = []string{s.Ports.Addr("smtp")}
+	default:
+		for replica := range max(s.Replicas, 1) {
+			at = append(at, s.Own(replica).Addr(callee))
+		}
+	}
+	if s.Route == nil || !slices.Contains(Calls[program], callee) {
+		return at[0]
+	}
+	return s.Route(process, callee, at)
 }
 
 // KeysDir holds the keys that services sign their calls with.
 func (s Settings) KeysDir() string { return filepath.Join(s.Data, "keys") }
 
+// AuditorURL is the address of PostgreSQL for the auditor.
+func (s Settings) AuditorURL() string {
+	u, err := url.Parse(s.Parts.Postgres)
+	if err != nil {
+		return ""
+	}
+	u.User = url.UserPassword(Auditor, s.Secrets.Auditor)
+	return u.String()
+}
+
 // Database is the connection string of a service's database.
-func (s Settings) Database(name string) string {
+func (s Settings) Database(name string) string { return s.database(name, "") }
+
+// database is the same by way of an address, where that is not empty.
+func (s Settings) database(name, via string) string {
 	u, err := url.Parse(s.Parts.Postgres)
 	if err != nil {
 		return s.Parts.Postgres
+	}
+	if via != "" {
+		u.Host = via
 	}
 	u.Path = "/" + name
 	q := u.Query()
@@ -173,24 +259,26 @@ func (s Settings) Database(name string) string {
 	return u.String()
 }
 
-// Service is the environment of a service. With own ports, it is a replica's.
-func (s Settings) Service(name string, own Ports) []string {
+// Service is the environment of a replica of a service, the first one's being 0.
+func (s Settings) Service(name string, replica int) []string {
+	own, process := s.Own(replica), Process(name, replica)
+	to := func(callee string) string { return s.to(process, name, callee) }
 	env := []string{
 		"HTTP_ADDR=" + own.Addr(name), "ADMIN_ADDR=" + own.Addr(name+"-admin"),
-		"DATABASE_URL=" + s.Database(name),
-		"KAFKA_BROKERS=" + s.Parts.Kafka, "REDIS_ADDR=" + s.Parts.Redis,
-		"JWKS_URL=" + s.Ports.URL("gateway") + "/.well-known/jwks.json",
+		"DATABASE_URL=" + s.database(name, to("postgres")),
+		"KAFKA_BROKERS=" + to("kafka"), "REDIS_ADDR=" + to("redis"),
+		"JWKS_URL=http://" + to("gateway") + "/.well-known/jwks.json",
 		"WAYBILL_SERVICE_JWKS=" + filepath.Join(s.KeysDir(), "services.jwks"),
 		"WAYBILL_SERVICE_KEY=" + filepath.Join(s.KeysDir(), name+".jwk"),
-		"PROVIDER_URL=" + s.Ports.URL("sandbox"), "PROVIDER_SECRET=" + s.Secrets.Provider,
-		"CARRIER_URL=" + s.Ports.URL("sandbox"), "CARRIER_SECRET=" + s.Secrets.Carrier,
-		"SMTP_ADDR=" + s.Ports.Addr("smtp"), "MAIL_FROM=waybill@example.com",
+		"PROVIDER_URL=http://" + to("provider"), "PROVIDER_SECRET=" + s.Secrets.Provider,
+		"CARRIER_URL=http://" + to("carrier"), "CARRIER_SECRET=" + s.Secrets.Carrier,
+		"SMTP_ADDR=" + to("smtp"), "MAIL_FROM=waybill@example.com",
 		"PPROF_ADDR=" + own.Addr("pprof"), "STATSD_ADDR=" + own.Addr("statsd"),
 		"STATE_DIR=" + filepath.Join(s.Data, "metrics-processor"),
 	}
 	for _, other := range Services {
 		if other != "gateway" {
-			env = append(env, strings.ToUpper(strings.ReplaceAll(other, "-", "_"))+"_URL="+s.Ports.URL(other))
+			env = append(env, strings.ToUpper(strings.ReplaceAll(other, "-", "_"))+"_URL=http://"+to(other))
 		}
 	}
 	if name == "gateway" {
@@ -199,6 +287,7 @@ func (s Settings) Service(name string, own Ports) []string {
 			env = append(env, "RATE_PER_SECOND="+s.RateLimit)
 		}
 	}
+	env = append(env, s.Environment[name]...)
 	return append(env, s.common()...)
 }
 
@@ -207,8 +296,8 @@ func (s Settings) Sandbox() []string {
 	env := []string{
 		"HTTP_ADDR=" + s.Ports.Addr("sandbox"), "ADMIN_ADDR=" + s.Ports.Addr("sandbox-admin"),
 		"SMTP_LISTEN=" + s.Ports.Addr("smtp"), "DATA_DIR=" + filepath.Join(s.Data, "sandbox"),
-		"PAYMENT_WEBHOOK_URL=" + s.Ports.URL("payment") + "/webhooks/payments",
-		"SHIPPING_WEBHOOK_URL=" + s.Ports.URL("shipping") + "/webhooks/shipping",
+		"PAYMENT_WEBHOOK_URL=http://" + s.to("sandbox", "sandbox", "payment") + "/webhooks/payments",
+		"SHIPPING_WEBHOOK_URL=http://" + s.to("sandbox", "sandbox", "shipping") + "/webhooks/shipping",
 		"PROVIDER_SECRET=" + s.Secrets.Provider, "CARRIER_SECRET=" + s.Secrets.Carrier,
 	}
 	if s.Step != "" {

@@ -94,8 +94,8 @@ func TestServiceEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := Settings{Ports: DefaultPorts(), Data: "/data", LogLevel: "info", Partitions: 3, Replicas: 2, Parts: Parts{Kafka: "k:9092", Postgres: "postgres://p@127.0.0.1:1", Redis: "r:1"}}
-	env := s.Service("order", own)
+	s := Settings{Ports: DefaultPorts(), Data: "/data", LogLevel: "info", Partitions: 3, Replicas: 2, Others: []Ports{own}, Parts: Parts{Kafka: "k:9092", Postgres: "postgres://p@127.0.0.1:1", Redis: "r:1"}}
+	env := s.Service("order", 1)
 	for _, want := range []string{
 		"HTTP_ADDR=" + own.Addr("order"), "ADMIN_ADDR=" + own.Addr("order-admin"), "INVENTORY_URL=http://127.0.0.1:8083",
 		"METRICS_PROCESSOR_URL=http://127.0.0.1:8087", "WAYBILL_SERVICE_KEY=/data/keys/order.jwk", "WAYBILL_ENV=development", "KAFKA_BROKERS=k:9092",
@@ -104,7 +104,49 @@ func TestServiceEnvironment(t *testing.T) {
 			t.Errorf("%s is missing", want)
 		}
 	}
-	if !slices.Contains(s.Service("gateway", own), "GATEWAY_REPLICAS=2") {
+	if !slices.Contains(s.Service("gateway", 1), "GATEWAY_REPLICAS=2") {
 		t.Error("gateways do not know how many share a budget")
+	}
+}
+
+// Every call of every process can be led elsewhere, and no listener moves with it.
+func TestRoute(t *testing.T) {
+	t.Parallel()
+	others, err := FreePorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string][]string{}
+	s := Settings{
+		Ports: DefaultPorts(), Others: []Ports{others}, Replicas: 2, Parts: Parts{Kafka: "k:9092", Postgres: "postgres://p@127.0.0.1:1", Redis: "r:1"},
+		Route: func(process, callee string, at []string) string {
+			asked[process+">"+callee] = at
+			return "via-" + process + "-" + callee
+		},
+		Environment: map[string][]string{"order": {"ORDER_DEADLINE=1m"}},
+	}
+	env := s.Service("order", 1)
+	for _, want := range []string{
+		"HTTP_ADDR=" + others.Addr("order"), "KAFKA_BROKERS=via-order-2-kafka", "INVENTORY_URL=http://via-order-2-inventory",
+		"DATABASE_URL=postgres://p@via-order-2-postgres/order", "JWKS_URL=http://via-order-2-gateway/.well-known/jwks.json",
+		"SHIPPING_URL=http://127.0.0.1:8084", "ORDER_DEADLINE=1m", // the order service does not call shipping
+	} {
+		if !slices.Contains(env, want) {
+			t.Errorf("%s is missing in %q", want, env)
+		}
+	}
+	if got := asked["order-2>inventory"]; len(got) != 2 || got[0] != "127.0.0.1:8083" || got[1] != others.Addr("inventory") {
+		t.Errorf("inventory is at %v", got)
+	}
+	if !slices.Contains(s.Sandbox(), "PAYMENT_WEBHOOK_URL=http://via-sandbox-payment/webhooks/payments") {
+		t.Error("webhooks go another way")
+	}
+	for _, name := range Services {
+		s.Service(name, 0)
+		for _, callee := range Calls[name] {
+			if len(asked[name+">"+callee]) == 0 {
+				t.Errorf("%s calls %s without asking for the way", name, callee)
+			}
+		}
 	}
 }

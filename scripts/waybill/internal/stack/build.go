@@ -34,20 +34,23 @@ func FindSource() (string, error) {
 }
 
 // build compiles all programs at once, so that packages they share are compiled once.
-func build(ctx context.Context, source, into string, race bool, step *terminal.Step) error {
+func build(ctx context.Context, o Options, into string, step *terminal.Step) error {
 	if err := os.MkdirAll(into, 0o755); err != nil {
 		return err
 	}
 	args := []string{"build", "-v", "-o", into + string(filepath.Separator)}
-	if race {
+	if o.Race {
 		args = append(args, "-race")
+	}
+	if o.Tags != "" {
+		args = append(args, "-tags", o.Tags)
 	}
 	for _, name := range plan.Services {
 		args = append(args, "./services/"+name)
 	}
 	args = append(args, "./scripts/sandbox")
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = source
+	cmd.Dir = o.Source
 	// Ctrl-C must reach the compiler through the context alone, so that what is said
 	// about it is said once.
 	cmd.SysProcAttr = ownGroup()

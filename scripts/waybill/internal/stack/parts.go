@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/waybill-dev/waybill/libs/testkit/postgres"
 
 	"github.com/waybill-dev/waybill/scripts/waybill/internal/plan"
@@ -109,8 +110,8 @@ func (d *database) stop() {
 }
 
 // createDatabases makes one database per service where it is missing.
-func createDatabases(ctx context.Context, s plan.Settings) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+func createDatabases(ctx context.Context, s plan.Settings, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, s.Database("postgres"))
 	if err != nil {
@@ -139,6 +140,33 @@ func createDatabases(ctx context.Context, s plan.Settings) error {
 	return nil
 }
 
+// createAuditor makes the role that `waybill verify` reads with, and returns its address: it may read everything and change
+// nothing. Where this user may not make roles, the address is empty.
+func createAuditor(ctx context.Context, s plan.Settings) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.Database("postgres"))
+	if err != nil {
+		return "", fmt.Errorf("PostgreSQL at %s cannot be used: %w", redact(s.Parts.Postgres), err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	// The password is base64 with a prefix: no quotes. The role is the server's, and may be older than our secrets.
+	_, err = conn.Exec(ctx, `DO $$ BEGIN
+		IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '`+plan.Auditor+`') THEN CREATE ROLE `+plan.Auditor+`; END IF;
+	END $$;
+	ALTER ROLE `+plan.Auditor+` LOGIN PASSWORD '`+s.Secrets.Auditor+`';
+	ALTER ROLE `+plan.Auditor+` SET default_transaction_read_only = on;
+	GRANT pg_read_all_data TO `+plan.Auditor, pgx.QueryExecModeSimpleProtocol)
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused) && refused.Code == "42501":
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("make the role %s: %w", plan.Auditor, err)
+	}
+	return s.AuditorURL(), nil
+}
+
 // redact hides a password.
 func redact(address string) string {
 	config, err := pgx.ParseConfig(address)
@@ -148,20 +176,24 @@ func redact(address string) string {
 	return fmt.Sprintf("%s:%d", config.Host, config.Port)
 }
 
-// loadSecrets finds the webhook secrets, or makes them at the first start.
+// loadSecrets finds the secrets, or makes at the first start what is missing.
 func loadSecrets(data string) (plan.Secrets, error) {
 	var s plan.Secrets
 	path := filepath.Join(data, "secrets.json")
 	b, err := os.ReadFile(path)
 	if err == nil {
 		err = json.Unmarshal(b, &s)
-		if err == nil && s.Provider != "" && s.Carrier != "" {
+		if err == nil && s.Provider != "" && s.Carrier != "" && s.Auditor != "" {
 			return s, nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	s = plan.Secrets{Provider: newSecret(), Carrier: newSecret()}
+	for _, secret := range []*string{&s.Provider, &s.Carrier, &s.Auditor} {
+		if *secret == "" {
+			*secret = newSecret()
+		}
+	}
 	b, err = json.Marshal(s)
 	if err != nil {
 		return s, err

@@ -41,9 +41,18 @@ type Options struct {
 	Replicas               int
 	Partitions             int
 	Race                   bool
+	Tags                   string // build tags of the services
 	SkipBuild              bool
 	LogLevel, OTLP, Step   string
 	RateLimit              string
+	// Others are the ports of the replicas beyond the first; those that are missing are
+	// whatever is free.
+	Others []plan.Ports
+	// Route and Environment are those of plan.Settings.
+	Route       func(process, callee string, at []string) string
+	Environment map[string][]string
+	// Apache starts Apache Kafka by scripts/kafka in the place of the embedded broker.
+	Apache bool
 	// HealthyWithin is how long the services may take to be ready.
 	HealthyWithin time.Duration
 }
@@ -108,16 +117,24 @@ func (s *Stack) start(ctx context.Context) error {
 	}
 	secrets, err := loadSecrets(o.Data)
 	if err != nil {
-		return fmt.Errorf("keep the webhook secrets: %w", err)
+		return fmt.Errorf("keep the secrets: %w", err)
 	}
-	s.Settings = plan.Settings{Ports: o.Ports, Secrets: secrets, Data: o.Data, LogLevel: o.LogLevel, OTLP: o.OTLP, Step: o.Step, RateLimit: o.RateLimit, Partitions: o.Partitions, Replicas: o.Replicas}
+	s.Settings = plan.Settings{Ports: o.Ports, Secrets: secrets, Data: o.Data, LogLevel: o.LogLevel, OTLP: o.OTLP, Step: o.Step, RateLimit: o.RateLimit, Partitions: o.Partitions, Replicas: o.Replicas,
+		Others: slices.Clone(o.Others), Route: o.Route, Environment: o.Environment}
+	for len(s.Settings.Others) < o.Replicas-1 {
+		free, err := plan.FreePorts()
+		if err != nil {
+			return err
+		}
+		s.Settings.Others = append(s.Settings.Others, free)
+	}
 	if err := auth.GenerateServiceKeys(s.Settings.KeysDir(), plan.Services); err != nil {
 		return fmt.Errorf("make the services' keys: %w", err)
 	}
 	if !o.SkipBuild {
 		step := s.screen.Step("building eight services and the sandbox")
 		defer step.Fail()
-		if err := build(ctx, o.Source, filepath.Join(o.Data, "bin"), o.Race, step); err != nil {
+		if err := build(ctx, o, filepath.Join(o.Data, "bin"), step); err != nil {
 			return err
 		}
 		step.Done("")
@@ -193,10 +210,25 @@ func (s *Stack) startParts(ctx context.Context) error {
 		s.mu.Unlock()
 		step.Done("%s", p.Postgres)
 	}
-	if err := createDatabases(ctx, s.Settings); err != nil {
+	if err := createDatabases(ctx, s.Settings, o.HealthyWithin); err != nil {
 		return err
 	}
-	if o.Kafka == "" {
+	auditor, err := createAuditor(ctx, s.Settings)
+	if err != nil {
+		return err
+	}
+	if auditor == "" {
+		s.say("the user given with --postgres may not make roles: `waybill verify` reads as that user")
+	}
+	s.mu.Lock()
+	p.Auditor = auditor
+	s.mu.Unlock()
+	if o.Kafka == "" && o.Apache {
+		program := supervise.Program{Name: "kafka", Path: filepath.Join(o.Source, "scripts", "kafka", "run.sh"), Args: []string{strconv.Itoa(o.Ports["kafka"]), filepath.Join(o.Data, "apache-kafka")}, Ready: dials(p.Kafka)}
+		if err := s.startPart(ctx, "Apache Kafka", program); err != nil {
+			return err
+		}
+	} else if o.Kafka == "" {
 		args := []string{"kafka-embedded", "--listen", p.Kafka, "--dir", filepath.Join(o.Data, "kafka"), "--partitions", strconv.Itoa(o.Partitions)}
 		if o.KafkaFsync {
 			args = append(args, "--fsync")
@@ -269,16 +301,9 @@ func (s *Stack) startServices(ctx context.Context) error {
 	}
 	waiting = append(waiting, m)
 	for replica := range s.options.Replicas {
-		ports := s.Settings.Ports
-		suffix := ""
-		if replica > 0 {
-			if ports, err = plan.FreePorts(); err != nil {
-				return err
-			}
-			suffix = "-" + strconv.Itoa(replica+1)
-		}
+		ports := s.Settings.Own(replica)
 		for _, name := range plan.Services {
-			m, err := s.add(supervise.Program{Name: name + suffix, Path: filepath.Join(bin, name), Env: s.Settings.Service(name, ports)}, ports.URL(name+"-admin")+"/readyz")
+			m, err := s.add(supervise.Program{Name: plan.Process(name, replica), Path: filepath.Join(bin, name), Env: s.Settings.Service(name, replica)}, ports.URL(name+"-admin")+"/readyz")
 			if err != nil {
 				return err
 			}

@@ -78,7 +78,7 @@ func (s State) write() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(statePath(s.Data), append(b, '\n'), 0o644)
+	return replaceFile(statePath(s.Data), append(b, '\n'), 0o600) // a database's URL may hold a password
 }
 
 // replaceFile never shows half of a file.
@@ -155,6 +155,7 @@ func endSurvivors(data string, say func(string, ...any)) {
 func addresses(s plan.Settings) map[string]string {
 	a := map[string]string{
 		"kafka": s.Parts.Kafka, "postgres": s.Parts.Postgres, "redis": s.Parts.Redis,
+		"auditor": s.Parts.Auditor, // of PostgreSQL too, for `waybill verify`
 		"sandbox": s.Ports.URL("sandbox"), "sandbox-admin": s.Ports.URL("sandbox-admin"), "smtp": s.Ports.Addr("smtp"),
 		"statsd": s.Ports.Addr("statsd"), "pprof": s.Ports.URL("pprof"),
 	}

@@ -39,7 +39,7 @@ func Stop(ctx context.Context, data string) error {
 
 // made lists what a stack writes into its data directory. What else lies there is
 // somebody else's.
-var made = []string{"bin", "kafka", "keys", "logs", "postgres", "sandbox", "secrets.json", "state.json", "lock"}
+var made = []string{"apache-kafka", "bin", "kafka", "keys", "logs", "postgres", "sandbox", "secrets.json", "state.json", "lock"}
 
 // Remove deletes what stacks have written into a data directory, and the directory
 // itself where nothing else is in it. It refuses one that was not made by Up.

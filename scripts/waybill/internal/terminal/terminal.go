@@ -62,6 +62,13 @@ func (s *Screen) Line(format string, args ...any) {
 	s.redraw()
 }
 
+// Note writes a line where nobody sees the moving one: in a log.
+func (s *Screen) Note(format string, args ...any) {
+	if !s.colour {
+		s.Line(format, args...)
+	}
+}
+
 // Write lets the screen be used as a writer; unfinished lines are not supported.
 func (s *Screen) Write(p []byte) (int, error) {
 	s.Line("%s", strings.TrimSuffix(string(p), "\n"))

@@ -1,0 +1,1 @@
+../../../../libs/inbox/sort.go

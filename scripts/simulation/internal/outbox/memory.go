@@ -1,0 +1,1 @@
+../../../../libs/outbox/memory.go
