@@ -17,6 +17,8 @@ WAYBILL := env GOWORK= go build -o bin/waybill ./scripts/waybill && exec bin/way
 # The race detector needs a C compiler.
 race := $(shell cc="$$(go env CC)"; if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$${cc%% *}" >/dev/null; then echo -race; fi)
 
+FUZZTIME ?= 5s
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,32 +36,41 @@ reset: ## Stop everything and delete the data in .waybill
 	@$(WAYBILL) reset --yes
 
 .PHONY: test
-test: test-unit test-e2e ## All tests: every module by itself, then the stories against a running stack
+test: test-unit simulate test-e2e ## All tests: every module by itself, the rules in a bad world, then the stories against a running stack
+
+# Modules that are tested at the same time: what many tests do most is to wait, for sessions, deadlines and back-off.
+JOBS ?= 2
+unit_modules = $(filter-out scripts/e2e scripts/simulation,$(patsubst $(CURDIR)/%,%,$(modules)))
 
 .PHONY: test-unit
-test-unit: race-said ## Every module's tests, as the module stands by itself
-	@failed=(); \
-	for dir in $(modules); do \
-		name=$${dir#$(CURDIR)/}; [ "$$name" != scripts/e2e ] || continue; \
-		printf '\n== %s\n' "$$name"; \
-		(cd "$$dir" && $(alone) go test $(race) -shuffle=on -timeout 10m ./...) || failed+=("$$name"); \
-	done; \
-	if [ $${#failed[@]} -gt 0 ]; then printf '\nFAILED: %s\n' "$${failed[*]}"; exit 1; fi
+test-unit: race-said ## Every module's tests, as the module stands by itself (JOBS=1: one after the other)
+	@failed=$$(mktemp); trap 'rm -f "$$failed"' EXIT; \
+	FAILED=$$failed $(MAKE) -k -j$(JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(addprefix unit/,$(unit_modules)) || \
+	{ printf '\nFAILED: %s\n' "$$(paste -sd ' ' "$$failed")"; exit 1; }
+unit/%:
+	@printf '\n== %s\n' '$*'; cd '$*' && $(alone) go test $(race) -shuffle=on -timeout 10m ./... || { echo '$*' >>"$${FAILED:-/dev/null}"; exit 1; }
 
 .PHONY: test-e2e
 test-e2e: race-said ## The stories over HTTP and Kafka, against a stack of their own (ARGS="-run TestCancel" …)
 	@printf '\n== scripts/e2e\n'; cd scripts/e2e && GOWORK= go test $(race) -shuffle=on -count=1 -timeout 20m ./... $(ARGS)
 
-.PHONY: test-kafka
-test-kafka: ## The same stories on Apache Kafka, where Maven and a Java runtime are on the machine
-	@scripts/kafka/run.sh --check; \
-	dir=$$(mktemp -d); port=$${KAFKA_PORT:-19092}; \
-	scripts/kafka/run.sh $$port "$$dir" >"$$dir/kafka.log" 2>&1 & kafka=$$!; \
-	trap 'kill $$kafka 2>/dev/null || :; wait $$kafka 2>/dev/null || :; rm -rf "$$dir"' EXIT; \
-	for i in $$(seq 240); do (exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null && break; \
-		kill -0 $$kafka 2>/dev/null || { cat "$$dir/kafka.log"; exit 1; }; sleep 0.5; done; \
-	printf '\n== scripts/e2e on Apache Kafka\n'; \
-	(cd scripts/e2e && WAYBILL_E2E_KAFKA=127.0.0.1:$$port GOWORK= go test -shuffle=on -count=1 -timeout 30m ./... $(ARGS))
+.PHONY: simulate
+simulate: ## 20,000 seeds of the services' rules in a world that goes wrong (ARGS="-seed 4711", "-from 1 -seeds 1000000" …)
+	@printf '\n== scripts/simulation\n'; cd scripts/simulation && $(alone) go test -count=1 -v -timeout 60m . -args $(ARGS) | grep -v '^=== '
+
+.PHONY: fuzz
+fuzz: ## Each parser of outside input, for FUZZTIME (5s) each (ARGS=FuzzUnpack: those whose name begins so)
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh $(ARGS)
+
+.PHONY: test-failpoints
+test-failpoints: ## A service dies at each place where one may, while orders run (docs/failpoints.md)
+	@printf '\n== scripts/e2e, with failpoints\n'; cd scripts/e2e && GOWORK= go test -tags failpoints -run TestEveryFailpointKills -count=1 -timeout 12m . $(ARGS)
+
+.PHONY: test-kafka conformance-kafka
+test-kafka: conformance-kafka ## The conformance suite and the stories on Apache Kafka (needs Maven and Java 17)
+	@printf '\n== scripts/e2e on Apache Kafka\n'; cd scripts/e2e && GOWORK= ../kafka/with.sh go test -shuffle=on -count=1 -timeout 30m ./... $(ARGS)
+conformance-kafka: ## Outbox to inbox on Apache Kafka, killed and started again (WAYBILL_TEST_ROUNDS=5 makes a soak of it)
+	@printf '\n== libs/testkit/conformance on Apache Kafka\n'; cd libs/testkit && $(alone) ../../scripts/kafka/with.sh go test $(race) -v -count=1 -timeout 30m ./conformance
 
 .PHONY: images image-names
 images: ## Build the images that Compose and the kind overlay use
@@ -80,12 +91,10 @@ lint: ## gofmt, go vet, tidy go.mod files, and that each module builds by itself
 		(cd "$$dir" && $(alone) go build ./... && $(alone) go vet ./... && $(alone) go mod tidy -diff) || exit 1; \
 	done
 
+# In one run over the workspace: fourteen of their own read the dependencies fourteen times.
 .PHONY: staticcheck
-staticcheck: ## staticcheck of each module
-	@for dir in $(modules); do \
-		echo "staticcheck $${dir#$(CURDIR)/}"; \
-		(cd "$$dir" && $(alone) go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || exit 1; \
-	done
+staticcheck: ## staticcheck of all modules
+	@echo staticcheck; GOWORK= go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 $(addsuffix /...,$(modules))
 
 # govulncheck exits 3 where it found something and 1 where it could not look.
 .PHONY: vulnerabilities
@@ -118,6 +127,17 @@ buf:
 .PHONY: bench
 bench: ## Orders per second, CPU and memory of a stack that runs (ARGS="--rate 1000" …)
 	@$(WAYBILL) bench orders $(ARGS)
+
+# 80 kills each, as the issue asks; a row for each run goes to docs/chaos.md. Status 3: every invariant holds, but a rare path
+# was not taken, which a short run cannot promise; it says which.
+.PHONY: chaos chaos-short chaos-schedules
+chaos: ## Break everything for 20 minutes on each broker, after a control run without faults (ARGS="--seed 7" …)
+	@($(WAYBILL) chaos --minutes 20 --control 2m --at-least kill=80,pause=10,network=60,restart=6 $(ARGS)) || [ $$? = 3 ]
+	@($(WAYBILL) chaos --minutes 20 --control 2m --at-least kill=80,pause=10,network=60,restart=6 --kafka apache $(ARGS)) || [ $$? = 3 ]
+chaos-short: ## The same in three minutes: 10 kills, 3 pauses, 6 network faults, 2,000 orders at least
+	@($(WAYBILL) chaos --minutes 1.6 --rate 25 --pause 8s --at-least kill=10,pause=3,network=6,restart=1 --ledger none $(ARGS)) || [ $$? = 3 ]
+chaos-schedules: ## Play the schedules of runs that once failed (scripts/waybill/testdata/schedules)
+	@($(WAYBILL) chaos --schedule scripts/waybill/testdata/schedules --ledger none $(ARGS)) || [ $$? = 3 ]
 
 .PHONY: tidy
 tidy: ## Tidy every go.mod
