@@ -101,10 +101,9 @@ func (c Config) settings() *sarama.Config {
 }
 
 // connect makes a client. It tries for 30 s.
-func connect(ctx context.Context, c Config) (sarama.Client, error) {
+func connect(ctx context.Context, c Config, settings *sarama.Config) (sarama.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
-	settings := c.settings()
 	for failures := 1; ; failures++ {
 		type result struct {
 			client sarama.Client
@@ -159,7 +158,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // many as the brokers' own default says.
 func EnsureTopics(ctx context.Context, c Config, topics []string) error {
 	c = c.withDefaults()
-	client, err := connect(ctx, c)
+	client, err := connect(ctx, c, c.settings())
 	if err != nil {
 		return err
 	}

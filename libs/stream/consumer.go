@@ -28,8 +28,16 @@ const (
 // ConsumerOptions say how much a handler gets at once.
 type ConsumerOptions struct {
 	Max    int           // messages of a batch; 256 when it is 0
-	Linger time.Duration // how long to gather a batch; passive consumers wait 100 ms, the others not at all
+	Linger time.Duration // how long a batch may gather; passive consumers wait 100 ms, the others not at all
 }
+
+// Where a batch may gather, it does so at the broker: asking for whatever is there took a third of a passive consumer's CPU.
+const (
+	gatherBytes = 256 << 10
+	// gatherWait is the longest that the broker is let wait: commits and heartbeats stand behind a fetch. The rest of Linger is
+	// spent here.
+	gatherWait = 250 * time.Millisecond
+)
 
 // Consumer is a member of a consumer group.
 type Consumer struct {
@@ -55,7 +63,12 @@ func NewConsumer(ctx context.Context, c Config, group string, topics []string, o
 		o.Max = defaultMax
 	}
 	c.Log = c.Log.With(zap.String("group", group))
-	client, err := connect(ctx, c)
+	settings := c.settings()
+	if o.Linger > 0 {
+		settings.Consumer.Fetch.Min, settings.Consumer.MaxWaitTime = gatherBytes, min(o.Linger, gatherWait)
+		o.Linger -= settings.Consumer.MaxWaitTime
+	}
+	client, err := connect(ctx, c, settings)
 	if err != nil {
 		return nil, err
 	}

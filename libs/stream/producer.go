@@ -29,7 +29,7 @@ type Producer struct {
 // NewProducer connects to the brokers. It tries for 30 s.
 func NewProducer(ctx context.Context, c Config) (*Producer, error) {
 	c = c.withDefaults()
-	client, err := connect(ctx, c)
+	client, err := connect(ctx, c, c.settings())
 	if err != nil {
 		return nil, err
 	}
