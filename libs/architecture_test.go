@@ -27,7 +27,7 @@ var edges = map[string][]string{
 	"event":     nil,
 	"problem":   nil,
 	"telemetry": {"problem"}, // a panic in a handler is answered by the one place that answers
-	"pg":        nil,
+	"pg":        {"problem"}, // a database that is away is 503 everywhere
 	"stream":    {"event"},
 	"failpoint": nil, // empty without its build tag: docs/adr/0009
 	"outbox":    {"event", "stream", "pg", "failpoint"},

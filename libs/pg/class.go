@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/waybill-dev/waybill/libs/problem"
 )
 
 // The classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) decide who acts on an error:
@@ -29,6 +31,16 @@ func UniqueViolation(err error) (constraint string, ok bool) {
 		return e.ConstraintName, true
 	}
 	return "", false
+}
+
+// A client hears of a database that is away, or of work that lost against others each time, as 503.
+func init() {
+	problem.Classify(func(err error) *problem.Problem {
+		if Retryable(err) {
+			return problem.Unavailable()
+		}
+		return nil
+	})
 }
 
 // Retryable says that the same work may succeed later: conflicts, time-outs, and whatever makes the database Unavailable.

@@ -13,7 +13,6 @@ import (
 	"github.com/waybill-dev/waybill/libs/event"
 	"github.com/waybill-dev/waybill/libs/inbox"
 	"github.com/waybill-dev/waybill/libs/pg"
-	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/libs/service"
 	"github.com/waybill-dev/waybill/libs/stream"
 	"github.com/waybill-dev/waybill/services/analytics/internal/httpapi"
@@ -23,8 +22,6 @@ import (
 
 //go:embed openapi.yaml
 var openAPI []byte
-
-func init() { problem.Classify(httpapi.Classify) }
 
 func main() { service.Main("analytics", run) }
 

@@ -110,6 +110,32 @@ func TestDocumentedAnswers(t *testing.T) {
 		"POST /auth/login 429", "POST /auth/login 503", "POST /auth/refresh 429", "POST /auth/refresh 503", "POST /auth/logout 503")
 }
 
+// Without its database nobody can log in or come back, and is told to try again; who has a token goes on.
+func TestDatabaseAway(t *testing.T) {
+	g := start(t)
+	g.contract = testkit.OpenAPI(t, "openapi.yaml")
+	tokens := g.login("customer")
+	g.link.Cut()
+	for _, request := range [][2]string{
+		{"/auth/login", `{"username":"customer","password":"password"}`},
+		{"/auth/refresh", fmt.Sprintf(`{"refresh_token":%q}`, tokens.Refresh)},
+		{"/auth/logout", ""},
+	} {
+		resp, text := g.do("POST", request[0], request[1], bearer(tokens.Access)...)
+		if resp.StatusCode != http.StatusServiceUnavailable || slug(text) != "unavailable" || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s, Retry-After %q", request[0], resp.StatusCode, text, resp.Header.Get("Retry-After"))
+		}
+	}
+	if resp, text := g.do("GET", "/protected", "", bearer(tokens.Access)...); resp.StatusCode != http.StatusOK {
+		t.Errorf("/protected: %d %s", resp.StatusCode, text)
+	}
+	g.link.Mend()
+	testkit.Eventually(t, 10*time.Second, func() bool {
+		resp, _ := g.do("POST", "/auth/refresh", fmt.Sprintf(`{"refresh_token":%q}`, tokens.Refresh))
+		return resp.StatusCode == http.StatusOK
+	}, "nobody can come back after the database has")
+}
+
 func TestRefreshReuseEndsTheFamily(t *testing.T) {
 	g := start(t)
 	refresh := func(token string) (int, grant, string) {

@@ -33,6 +33,7 @@ type gateway struct {
 	redis    *miniredis.Miniredis
 	contract *testkit.Contract
 	client   *http.Client
+	link     *testkit.Link // to its database
 	stop     context.CancelFunc
 	ended    chan error
 	behind   chan *http.Request // what arrived at a service
@@ -76,13 +77,14 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 func start(t testing.TB, env ...string) *gateway {
 	t.Helper()
 	_, database := testkit.Postgres(t, postgres.Migrations)
-	g := &gateway{t: t, redis: miniredis.RunT(t), ended: make(chan error, 1), behind: make(chan *http.Request, 100),
+	link := testkit.NewLink(t, database)
+	g := &gateway{t: t, link: link, redis: miniredis.RunT(t), ended: make(chan error, 1), behind: make(chan *http.Request, 100),
 		client: &http.Client{Transport: &http.Transport{}}}
 	t.Cleanup(g.client.CloseIdleConnections)
 	services := httptest.NewServer(http.HandlerFunc(g.serve))
 	t.Cleanup(services.Close)
 	vars := map[string]string{
-		"DATABASE_URL": database, "REDIS_ADDR": g.redis.Addr(), "WAYBILL_ENV": "development", "LOG_LEVEL": "fatal",
+		"DATABASE_URL": link.URL, "REDIS_ADDR": g.redis.Addr(), "WAYBILL_ENV": "development", "LOG_LEVEL": "fatal",
 		"HTTP_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0",
 		"REDIS_TIMEOUT": "10s", // a test machine may be busier than any gateway
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/waybill-dev/waybill/libs/event"
 	"github.com/waybill-dev/waybill/libs/inbox"
 	"github.com/waybill-dev/waybill/libs/pg"
-	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/libs/service"
 	"github.com/waybill-dev/waybill/libs/stream"
 	"github.com/waybill-dev/waybill/services/notification/internal/delivery"
@@ -29,15 +28,6 @@ var document []byte
 
 // linger is what a passive consumer waits to gather a batch: nobody waits for a message to the tenth of a second.
 const linger = 100 * time.Millisecond
-
-func init() {
-	problem.Classify(func(err error) *problem.Problem {
-		if pg.Unavailable(err) {
-			return problem.Unavailable()
-		}
-		return nil
-	})
-}
 
 func main() { service.Main("notification", run) }
 

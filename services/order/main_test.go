@@ -372,8 +372,8 @@ func impossible(t *testing.T, w *world) {
 
 // While the database is away requests wait for it, then they are told to come again, and nothing is half-written.
 func databaseAway(t *testing.T, w *world) {
-	proxy := newProxy(t, w.env["DATABASE_URL"])
-	w.env["DATABASE_URL"] = proxy.url
+	link := testkit.NewLink(t, w.env["DATABASE_URL"])
+	w.env["DATABASE_URL"] = link.URL
 	url, _ := w.start()
 	c := w.as(t, url, "customer", "customer")
 	op := w.as(t, url, "operator", "operator")
@@ -381,11 +381,11 @@ func databaseAway(t *testing.T, w *world) {
 	c.until("before", "paying")
 
 	// A short absence is waited for.
-	proxy.close()
-	time.AfterFunc(100*time.Millisecond, proxy.open) // of the 2 s that a request waits
+	link.Cut()
+	time.AfterFunc(100*time.Millisecond, link.Mend) // of the 2 s that a request waits
 	c.post(body("short", "sku-1", "card", "Berlin"))
 
-	proxy.close()
+	link.Cut()
 	var wg sync.WaitGroup
 	for _, request := range []string{"POST /orders", "GET /orders", "GET /orders/before", "POST /orders/before/cancel", "POST /orders/before/resolve",
 		"GET /orders/before/events", "GET /payment/before"} {
@@ -411,7 +411,7 @@ func databaseAway(t *testing.T, w *world) {
 		})
 	}
 	wg.Wait()
-	proxy.open()
+	link.Mend()
 	var n int
 	if err := w.pool.QueryRow(t.Context(), `SELECT count(*) FROM orders WHERE order_id = 'during'`).Scan(&n); err != nil || n != 0 {
 		t.Errorf("%d orders of the absence are stored, %v", n, err)

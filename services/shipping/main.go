@@ -28,7 +28,7 @@ var document []byte
 
 func init() {
 	problem.Classify(func(err error) *problem.Problem {
-		if pg.Unavailable(err) || errors.Is(err, progress.ErrStopped) {
+		if errors.Is(err, progress.ErrStopped) {
 			return problem.Unavailable()
 		}
 		return nil

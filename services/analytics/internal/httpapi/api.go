@@ -29,14 +29,6 @@ const (
 
 type api struct{ store *postgres.Store }
 
-// Classify finds the problem in errors of the database.
-func Classify(err error) *problem.Problem {
-	if pg.Unavailable(err) {
-		return problem.Unavailable()
-	}
-	return nil
-}
-
 // New makes the handler.
 func New(store *postgres.Store, authenticate func(http.Handler) http.Handler, interventions http.Handler, openAPI []byte) http.Handler {
 	a := &api{store}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/inbox"
-	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/services/inventory/internal/postgres"
 	"github.com/waybill-dev/waybill/services/inventory/internal/stock"
@@ -97,13 +96,4 @@ func productOf(r *http.Request) (stock.Key, error) {
 		return stock.Key{}, problem.New(http.StatusBadRequest, "invalid-field", "A product id is "+idRule).Field("product_id", idRule)
 	}
 	return stock.Key{Tenant: tenant, Product: id}, nil
-}
-
-func init() {
-	problem.Classify(func(err error) *problem.Problem {
-		if pg.Unavailable(err) || pg.Retryable(err) {
-			return problem.Unavailable()
-		}
-		return nil
-	})
 }

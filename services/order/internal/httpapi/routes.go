@@ -12,7 +12,6 @@ import (
 
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/inbox"
-	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/services/order/internal/live"
 	"github.com/waybill-dev/waybill/services/order/internal/order"
@@ -99,7 +98,7 @@ func classify(err error) *problem.Problem {
 		return p
 	case errors.Is(err, postgres.ErrNotFound):
 		return problem.ErrNotFound()
-	case pg.Unavailable(err), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled):
 		return problem.Unavailable()
 	}
 	return nil

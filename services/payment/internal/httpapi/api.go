@@ -16,7 +16,6 @@ import (
 	"github.com/waybill-dev/waybill/libs/auth"
 	"github.com/waybill-dev/waybill/libs/event"
 	"github.com/waybill-dev/waybill/libs/inbox"
-	"github.com/waybill-dev/waybill/libs/pg"
 	"github.com/waybill-dev/waybill/libs/problem"
 	"github.com/waybill-dev/waybill/services/payment/internal/batch"
 	"github.com/waybill-dev/waybill/services/payment/internal/intake"
@@ -50,9 +49,9 @@ type Options struct {
 	OpenAPI       []byte
 }
 
-// Classify finds the problem in errors that come from below: the database is away, or the process is about to end.
+// Classify finds the problem in errors that come from below: the process is about to end, or the client is gone.
 func Classify(err error) *problem.Problem {
-	if pg.Unavailable(err) || errors.Is(err, batch.ErrStopped) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, batch.ErrStopped) || errors.Is(err, context.Canceled) {
 		return problem.Unavailable()
 	}
 	return nil
