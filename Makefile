@@ -66,6 +66,10 @@ fuzz: ## Each parser of outside input, for FUZZTIME (5s) each (ARGS=FuzzUnpack: 
 test-failpoints: ## A service dies at each place where one may, while orders run (docs/failpoints.md)
 	@printf '\n== scripts/e2e, with failpoints\n'; cd scripts/e2e && GOWORK= go test -tags failpoints -run TestEveryFailpointKills -count=1 -timeout 12m . $(ARGS)
 
+.PHONY: test-without
+test-without: ## Take the features of the failure table out, one by one: a test must notice each (ARGS=payment: those rows)
+	@scripts/without.sh $(ARGS)
+
 .PHONY: test-kafka conformance-kafka
 test-kafka: conformance-kafka ## The conformance suite and the stories on Apache Kafka (needs Maven and Java 17)
 	@printf '\n== scripts/e2e on Apache Kafka\n'; cd scripts/e2e && GOWORK= ../kafka/with.sh go test -shuffle=on -count=1 -timeout 30m ./... $(ARGS)

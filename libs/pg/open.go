@@ -38,6 +38,8 @@ var sessionSettings = map[string]string{
 	// So does one that hashes or merges: every statement here is a few hundred lookups by key.
 	"enable_hashjoin":  "off",
 	"enable_mergejoin": "off",
+	// And one that reads a small table's index once and keeps it, for a join that looks up by key.
+	"enable_material": "off",
 	// The price that this puts on a sequential scan would make short queries look worth compiling.
 	"jit": "off",
 	// A statement that takes longer stands behind something broken; the caller gets 503 and tries again.

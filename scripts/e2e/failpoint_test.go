@@ -102,15 +102,15 @@ var campaign = map[string][][]shot{
 	},
 }
 
-// lies are places behind an effect at the ports of the services: to the provider, the carrier, inventory, the broker and the
-// database, and between gateway and client. What happened there is told as an error, by chance. (Mail is not among them: what
-// is claimed rests for two minutes; its lie is the death at mail.after_smtp_before_settle.)
+// lies are places behind an effect at the ports of the services: to the provider, the carrier, the mail server, inventory, the broker and the
+// database, and between gateway and client. What happened there is told as an error, by chance.
 var lies = map[string][]string{
-	"order":     {"order.after_tx", "relay.after_produce", "cons.after_tx_before_commit_offset"},
-	"payment":   {"pay.after_psp_before_tx2", "refund.after_psp_before_tx2", "relay.after_produce", "cons.after_tx_before_commit_offset"},
-	"inventory": {"inv.after_tx", "relay.after_produce", "cons.after_tx_before_commit_offset"},
-	"shipping":  {"ship.after_carrier_before_tx2", "relay.after_produce", "cons.after_tx_before_commit_offset"},
-	"gateway":   {"gw.after_upstream"},
+	"order":        {"order.after_tx", "relay.after_produce", "cons.after_tx_before_commit_offset"},
+	"payment":      {"pay.after_psp_before_tx2", "refund.after_psp_before_tx2", "relay.after_produce", "cons.after_tx_before_commit_offset"},
+	"inventory":    {"inv.after_tx", "relay.after_produce", "cons.after_tx_before_commit_offset"},
+	"shipping":     {"ship.after_carrier_before_tx2", "relay.after_produce", "cons.after_tx_before_commit_offset"},
+	"gateway":      {"gw.after_upstream"},
+	"notification": {"mail.after_smtp_before_settle"},
 }
 
 // liesFor is how long they are told, and share how often: ten times what Temporal's own suite runs with.

@@ -22,7 +22,7 @@ const ReasonAbandoned = "abandoned"
 // locked, so the state that was seen is the state that is changed.
 const lockLapsed = `
 SELECT order_id, tenant, state, product_ids, quantities, total, currency, reason, due_at, event_seq
-FROM reservations WHERE state = 'HELD' AND due_at <= now() ORDER BY order_id LIMIT $1 FOR UPDATE SKIP LOCKED`
+FROM reservations WHERE state = 'HELD' AND due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED`
 
 // ExpireHeld gives up at most limit holds whose time is over by the database's clock, and says how many.
 func (s *Store) ExpireHeld(ctx context.Context, limit int) (int, error) {

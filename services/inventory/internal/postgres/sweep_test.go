@@ -73,6 +73,11 @@ func TestExpiryAgainstPin(t *testing.T) {
 			t.Errorf("order %d was told %s and is %s", i, o, got)
 		}
 	}
+	// Whose bound is over is for the order service to say, not for this job.
+	s.exec(`UPDATE reservations SET due_at = now() WHERE state = 'PINNED'`)
+	if n, err := s.ExpireHeld(t.Context(), orders); n != 0 || err != nil {
+		t.Errorf("%d pins were looked at as if they were holds, %v", n, err)
+	}
 	s.has("mug", 100, pinned)
 	s.conserves()
 }

@@ -182,8 +182,10 @@ func (d *Delivery) turn(ctx context.Context) (n int, broken bool) {
 	bounded, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	errs := d.Mailer.Send(bounded, claimed)
-	if err := failpoint.Hit("mail.after_smtp_before_settle"); err != nil {
-		return 0, false
+	if err := failpoint.Hit("mail.after_smtp_before_settle"); err != nil { // told, and we hear that it was not
+		for i := range errs {
+			errs[i] = err
+		}
 	}
 	outcomes := make([]postgres.Outcome, len(claimed))
 	for i, n := range claimed {

@@ -131,7 +131,7 @@ func claim(u *pg.Unit, limit int, each func(notice.Notice)) {
 				SELECT FROM notices earlier WHERE earlier.order_id = n.order_id AND earlier.channel = n.channel
 					AND earlier.seq < n.seq AND earlier.status = 'pending')
 			ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED),
-		sorted AS (
+		sorted AS MATERIALIZED ( -- or what is untrue is asked once for each column that depends on it
 			SELECT n.event_id, n.channel, n.kind = ANY($3) AND EXISTS (
 				SELECT FROM notices later WHERE later.order_id = n.order_id AND later.channel = n.channel AND later.seq > n.seq
 					AND later.kind = ANY($4)) AS untrue
