@@ -14,6 +14,8 @@ func FuzzCursor(f *testing.F) {
 	good := cursor(own, last)
 	f.Add(good)
 	f.Add(good[1:])
+	f.Add(good[:len(good)-1] + "f") // other bits behind the last byte
+	f.Add(good[:9] + "\n" + good[9:])
 	f.Add("")
 	f.Add("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 	f.Fuzz(func(t *testing.T, c string) {
