@@ -26,12 +26,14 @@ without() {
 		cat "$work/said" >&2
 		exit 2
 	fi
+	touch "$work/began"
 	if said=$(cd "$2" && go test -overlay "$work/overlay.json" -count=1 -timeout 3m -run "$6" "$5" 2>&1); then
 		unnoticed+=("$1")
 		printf '%-52s NOT NOTICED by %s %s\n%s\n' "$1" "$5" "$6" "$said"
 	else
 		printf '%-52s noticed by %s (%d s)\n' "$1" "$(sed -nE 's/^ *--- FAIL: ([^ ]+).*/\1/p' <<<"$said" | tail -1 | grep . || tail -1 <<<"$said")" $((SECONDS - began))
 	fi
+	find "$2" -path '*/testdata/rapid/*' -newer "$work/began" -delete # what rapid keeps of a failure
 }
 
 only=${1:-}
