@@ -21,9 +21,18 @@ start() {
 	tail -20 "$dir/log.txt" >&2
 	exit 1
 }
+# A broker that no longer answers still writes its log for a while; it has ended when its process has (a zombie has).
+runs() { case $(ps -o stat= -p "$1" 2>/dev/null) in '' | Z*) return 1 ;; esac; }
 end() { # signal
-	kill "-$1" "$(cat "$dir/pid")" 2>/dev/null || :
-	while answers; do sleep 0.1; done
+	local pid
+	pid=$(cat "$dir/pid" 2>/dev/null) || return 0
+	kill "-$1" "$pid" 2>/dev/null || :
+	for _ in $(seq 300); do
+		runs "$pid" || return 0
+		sleep 0.1
+	done
+	kill -KILL "$pid" 2>/dev/null || :
+	while runs "$pid"; do sleep 0.1; done
 }
 
 if [ "$1" = --restart ]; then
