@@ -17,8 +17,9 @@ const (
 	refreshEvery = 45 * time.Second
 	// unknownEvery is how often an unknown key id may cause a fetch: anyone can invent key ids.
 	unknownEvery = time.Minute
-	// emptyEvery is the same while there is no key at all, which is when the issuer has not started yet.
-	emptyEvery   = time.Second
+	// emptyEvery is the same while there is no key at all: the issuer has not started yet, and whoever comes in the moment after
+	// it did is turned away for so long.
+	emptyEvery   = 100 * time.Millisecond
 	fetchTimeout = 3 * time.Second
 	maxJWKS      = 256 << 10
 )

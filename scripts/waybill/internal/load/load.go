@@ -233,6 +233,7 @@ func (r *run) schedule(ctx context.Context, out chan<- order) {
 		select {
 		case out <- order{r.prefix + strconv.Itoa(n), at}:
 		case <-ctx.Done():
+			<-r.slots // nobody places this one
 			return
 		}
 	}

@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sort"
 	"strconv"
@@ -287,8 +289,21 @@ func (s Settings) Service(name string, replica int) []string {
 			env = append(env, "RATE_PER_SECOND="+s.RateLimit)
 		}
 	}
+	if name != "gateway" && name != "metrics-processor" { // those two are also measured alone
+		env = append(env, Share()...)
+	}
 	env = append(env, s.Environment[name]...)
 	return append(env, s.common()...)
+}
+
+// Share is what keeps a process from spreading over all of this machine's processors, where a dozen others want them: half
+// of them, one at least. On two of them an order takes 8 % less CPU than with two each (`waybill bench orders`, by the ratio
+// to what the load takes): threads that look for work wake each other less. A GOMAXPROCS that is set stays.
+func Share() []string {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return nil
+	}
+	return []string{"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()/2))}
 }
 
 // Sandbox is the environment of the sandbox.
@@ -303,6 +318,7 @@ func (s Settings) Sandbox() []string {
 	if s.Step != "" {
 		env = append(env, "SANDBOX_STEP="+s.Step)
 	}
+	env = append(env, Share()...)
 	return append(env, s.common()...)
 }
 

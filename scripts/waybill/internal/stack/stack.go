@@ -233,7 +233,7 @@ func (s *Stack) startParts(ctx context.Context) error {
 		if o.KafkaFsync {
 			args = append(args, "--fsync")
 		}
-		if err := s.startPart(ctx, "Kafka", supervise.Program{Name: "kafka", Path: self, Args: args, Ready: dials(p.Kafka)}); err != nil {
+		if err := s.startPart(ctx, "Kafka", supervise.Program{Name: "kafka", Path: self, Args: args, Env: plan.Share(), Ready: dials(p.Kafka)}); err != nil {
 			return err
 		}
 	} else if err := anyOf(o.Kafka)(ctx); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -40,7 +41,7 @@ func TestLocksFindRowsThatChangeMeanwhile(t *testing.T) {
 						a := rand.IntN(products / 2)
 						want := []string{fmt.Sprint("p", a), fmt.Sprint("p", products/2+rand.IntN(products/2))}
 						err := pg.Do(t.Context(), pool, func(ctx context.Context, u *pg.Unit) error {
-							args := []any{[]int64{1, 1}, want}
+							args := []any{[]string{"1:" + want[0], "1:" + want[1]}}
 							if sql == lockProductsOf {
 								args = append(args, []string{"o-1"})
 							}
@@ -68,6 +69,45 @@ func TestLocksFindRowsThatChangeMeanwhile(t *testing.T) {
 				})
 			}
 			wg.Wait()
+		})
+	}
+}
+
+// Products are found one by one, also in a catalogue that is small and was never analysed, where reading all of a tenant's
+// products looks as cheap to the planner.
+func TestLocksReadNoWholeCatalogue(t *testing.T) {
+	t.Parallel()
+	pool, _ := testkit.Postgres(t, Migrations)
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(t.Context(), `INSERT INTO products (tenant, product_id, name, price, currency) SELECT 1, 'p-' || n, 'x', 100, 'EUR' FROM generate_series(1, 1000) n`); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ sql, args string }{
+		"lines":           {lockProducts, `ARRAY['1:p-1','1:p-2']`},
+		"lines and freed": {lockProductsOf, `ARRAY['1:p-1','1:p-2'], ARRAY['o-1']`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, sql := range []string{`PREPARE p AS ` + c.sql, `SET plan_cache_mode = force_generic_plan`} {
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer conn.Exec(t.Context(), `DEALLOCATE p`)
+			rows, err := conn.Query(t.Context(), `EXPLAIN EXECUTE p(`+c.args+`)`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := strings.Join(plan, "\n"); !strings.Contains(text, "products_key") || strings.Contains(text, "Filter") {
+				t.Errorf("not by products_key alone:\n%s", text)
+			}
 		})
 	}
 }

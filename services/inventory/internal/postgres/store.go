@@ -9,6 +9,8 @@ package postgres
 import (
 	"embed"
 	"io/fs"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -74,19 +76,19 @@ FROM reservations WHERE order_id = ANY($1) AND (state = 'HELD' OR order_id = ANY
 
 	// Locks are taken without a join. Where a row was changed while its lock was waited for, PostgreSQL evaluates the
 	// statement again for that row alone (EvalPlanQual), and a join with a UNION ALL then lost the row: an order was
-	// refused for a product that was there. Tenants times products may lock a row too many; it is not used.
+	// refused for a product that was there.
 	lockProducts = `
 SELECT p.tenant, p.product_id, p.name, p.price, p.currency, p.on_hand, p.reserved, p.event_seq
 FROM products p
-WHERE p.tenant = ANY($1) AND p.product_id = ANY($2)
+WHERE (p.tenant::text || ':' || p.product_id) COLLATE "C" = ANY($1)
 ORDER BY p.tenant, p.product_id FOR UPDATE`
 
 	// The reservations are locked by the statement before, so their items stand still.
 	lockProductsOf = `
 SELECT p.tenant, p.product_id, p.name, p.price, p.currency, p.on_hand, p.reserved, p.event_seq
 FROM products p
-WHERE p.tenant = ANY($1::bigint[] || ARRAY(SELECT r.tenant FROM reservations r WHERE r.order_id = ANY($3)))
-  AND p.product_id = ANY($2::text[] || ARRAY(SELECT unnest(r.product_ids) FROM reservations r WHERE r.order_id = ANY($3)))
+WHERE (p.tenant::text || ':' || p.product_id) COLLATE "C" = ANY($1::text[] || ARRAY(
+	SELECT r.tenant::text || ':' || unnest(r.product_ids) FROM reservations r WHERE r.order_id = ANY($2)))
 ORDER BY p.tenant, p.product_id FOR UPDATE`
 )
 
@@ -107,16 +109,18 @@ func load(u *pg.Unit, b *stock.Book, w wants) {
 	if len(w.lines) == 0 && len(w.freed) == 0 {
 		return
 	}
-	tenants, products := make([]int64, len(w.lines)), make([]string, len(w.lines))
+	keys := make([]string, len(w.lines))
 	for i, k := range w.lines {
-		tenants[i], products[i] = k.Tenant, k.Product
+		keys[i] = strconv.FormatInt(k.Tenant, 10) + ":" + k.Product
 	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
 	scan := func(rows pgx.Rows) error { return scanProducts(rows, b) }
 	if len(w.freed) == 0 {
-		u.Read(lockProducts, tenants, products).Query(scan)
+		u.Read(lockProducts, keys).Query(scan)
 		return
 	}
-	u.Read(lockProductsOf, tenants, products, w.freed).Query(scan)
+	u.Read(lockProductsOf, keys, w.freed).Query(scan)
 }
 
 // scanReservations puts the rows into the book and returns them.
