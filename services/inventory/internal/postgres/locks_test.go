@@ -111,3 +111,28 @@ func TestLocksReadNoWholeCatalogue(t *testing.T) {
 		})
 	}
 }
+
+// Ledger and reservations are summed once, not for each product.
+func TestDriftSumsOnce(t *testing.T) {
+	t.Parallel()
+	pool, _ := testkit.Postgres(t, Migrations)
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), allowSums); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := tx.Query(t.Context(), `EXPLAIN `+findDrift)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(plan, "\n"); strings.Contains(text, "Nested Loop Left") || strings.Contains(text, "Nested Loop Right") {
+		t.Errorf("sums within a loop over products:\n%s", text)
+	}
+}
