@@ -142,7 +142,7 @@ func KeyFrom(r *http.Request, fallback string) (string, error) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
 		if fallback == "" {
-			return "", problem.New(http.StatusBadRequest, "idempotency-key-missing", "the request needs an Idempotency-Key")
+			return "", problem.New(http.StatusBadRequest, "idempotency-key-missing", "the request needs an Idempotency-Key; an order_id in the body will do, where it takes one")
 		}
 		return fallback, nil
 	}

@@ -21,8 +21,14 @@ start() {
 	tail -20 "$dir/log.txt" >&2
 	exit 1
 }
-# A broker that no longer answers still writes its log for a while; it has ended when its process has (a zombie has).
-runs() { case $(ps -o stat= -p "$1" 2>/dev/null) in '' | Z*) return 1 ;; esac; }
+# A broker that no longer answers still writes its log for a while: it has ended when its process has. One that nobody reaps is
+# a zombie as soon as its first thread has ended, while others still hold its ports.
+runs() {
+	case $(ps -o stat= -p "$1" 2>/dev/null) in
+	'') return 1 ;;
+	Z*) answers ;;
+	esac
+}
 end() { # signal
 	local pid
 	pid=$(cat "$dir/pid" 2>/dev/null) || return 0
@@ -49,7 +55,7 @@ if answers; then
 	exit 1
 fi
 dir=$(mktemp -d)
-trap 'end TERM; rm -rf "$dir"' EXIT
+trap 'end TERM; rm -rf "$dir" || { sleep 1; rm -rf "$dir"; }' EXIT
 trap 'exit 130' INT TERM
 start
 export WAYBILL_TEST_KAFKA=127.0.0.1:$port WAYBILL_E2E_KAFKA=127.0.0.1:$port
