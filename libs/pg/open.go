@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,6 +53,17 @@ var sessionSettings = map[string]string{
 	"idle_in_transaction_session_timeout": "10s",
 	"timezone":                            "UTC",
 }
+
+// denied are the ways to a plan that sessionSettings take away.
+var denied = func() []string {
+	var names []string
+	for name, value := range sessionSettings {
+		if strings.HasPrefix(name, "enable_") && value == "off" {
+			names = append(names, name)
+		}
+	}
+	return names
+}()
 
 // Open connects to the database, waits up to 60 s until the server answers, and brings each set of migrations up to date,
 // in order, under an advisory lock so that replicas may start together.

@@ -100,6 +100,13 @@ func once(ctx context.Context, pool *pgxpool.Pool, f func(ctx context.Context, u
 // callback runs inside Fetch.
 func (u *Unit) Read(sql string, args ...any) *pgx.QueuedQuery { return u.reads.Queue(sql, args...) }
 
+// Survey lets the unit's reads go over whole tables, for as long as limit each: it takes back what connections are denied for the
+// sake of look-ups by key. A sum over a ledger that inherited that was made anew for each row beside it.
+func (u *Unit) Survey(limit time.Duration) {
+	u.Read(`SELECT set_config(name, 'on', true) FROM unnest($1::text[]) AS denied(name)`, denied)
+	u.Read(`SELECT set_config('statement_timeout', $1, true)`, strconv.FormatInt(limit.Milliseconds(), 10))
+}
+
 // Fetch sends what Read has queued in one round trip, the first time together with BEGIN.
 func (u *Unit) Fetch(ctx context.Context) error {
 	if u.reads.Len() == 0 {

@@ -51,7 +51,7 @@ export default function (token) {
     email: 'load@example.com',
     items: [{ product_id: sku, quantity: 1 }],
     address: { name: 'A. Buyer', line1: '1 Main St', city: 'Berlin', postal_code: '10115', country: 'DE' },
-  }), { headers, tags: { name: 'POST /orders' } });
+  }), { headers: { ...headers, 'Idempotency-Key': `k6-${posted}-${__VU}-${__ITER}` }, tags: { name: 'POST /orders' } });
   if (!check(answer, { accepted: (r) => r.status === 202 })) return;
 
   for (let i = 0; i < 100; i++) {

@@ -173,11 +173,11 @@ LEFT JOIN (SELECT o.tenant, i.product_id, sum(i.quantity)
 WHERE p.on_hand <> COALESCE(l.sum, 0) OR p.reserved <> COALESCE(r.sum, 0)
 ORDER BY p.tenant, p.product_id LIMIT 100`
 
-// The whole ledger is summed: 0.2 s a million lines. That is no look-up by key, so what connections are denied for the sake of
-// those (libs/pg) is allowed in this transaction: without, the sums are made anew for each product.
-const allowSums = `
-SELECT set_config(name, value, true) FROM (VALUES ('statement_timeout', '60s'),
-	('enable_seqscan', 'on'), ('enable_hashjoin', 'on'), ('enable_mergejoin', 'on'), ('enable_material', 'on')) AS s(name, value)`
+// readDrift queues findDrift, or a statement about it. The whole ledger is summed: 0.2 s a million lines.
+func readDrift(u *pg.Unit, sql string) *pgx.QueuedQuery {
+	u.Survey(time.Minute)
+	return u.Read(sql)
+}
 
 // Comparison finds drift and keeps interventions of it.
 type Comparison struct {
@@ -189,8 +189,7 @@ type Comparison struct {
 func (c Comparison) Drift(ctx context.Context) ([]recount.Drift, error) {
 	var found []recount.Drift
 	err := pg.Do(ctx, c.Store.pool, func(ctx context.Context, u *pg.Unit) error {
-		u.Read(allowSums)
-		u.Read(findDrift).Query(func(rows pgx.Rows) error {
+		readDrift(u, findDrift).Query(func(rows pgx.Rows) error {
 			var err error
 			found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[recount.Drift])
 			return err

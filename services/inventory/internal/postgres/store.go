@@ -10,7 +10,6 @@ import (
 	"embed"
 	"io/fs"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -80,15 +79,15 @@ FROM reservations WHERE order_id = ANY($1) AND (state = 'HELD' OR order_id = ANY
 	lockProducts = `
 SELECT p.tenant, p.product_id, p.name, p.price, p.currency, p.on_hand, p.reserved, p.event_seq
 FROM products p
-WHERE (p.tenant::text || ':' || p.product_id) COLLATE "C" = ANY($1)
+WHERE ('stock:' || p.tenant::text || ':' || p.product_id) COLLATE "C" = ANY($1)
 ORDER BY p.tenant, p.product_id FOR UPDATE`
 
 	// The reservations are locked by the statement before, so their items stand still.
 	lockProductsOf = `
 SELECT p.tenant, p.product_id, p.name, p.price, p.currency, p.on_hand, p.reserved, p.event_seq
 FROM products p
-WHERE (p.tenant::text || ':' || p.product_id) COLLATE "C" = ANY($1::text[] || ARRAY(
-	SELECT r.tenant::text || ':' || unnest(r.product_ids) FROM reservations r WHERE r.order_id = ANY($2)))
+WHERE ('stock:' || p.tenant::text || ':' || p.product_id) COLLATE "C" = ANY($1::text[] || ARRAY(
+	SELECT 'stock:' || r.tenant::text || ':' || unnest(r.product_ids) FROM reservations r WHERE r.order_id = ANY($2)))
 ORDER BY p.tenant, p.product_id FOR UPDATE`
 )
 
@@ -109,18 +108,18 @@ func load(u *pg.Unit, b *stock.Book, w wants) {
 	if len(w.lines) == 0 && len(w.freed) == 0 {
 		return
 	}
-	keys := make([]string, len(w.lines))
+	subjects := make([]string, len(w.lines))
 	for i, k := range w.lines {
-		keys[i] = strconv.FormatInt(k.Tenant, 10) + ":" + k.Product
+		subjects[i] = k.Subject()
 	}
-	slices.Sort(keys)
-	keys = slices.Compact(keys)
+	slices.Sort(subjects)
+	subjects = slices.Compact(subjects)
 	scan := func(rows pgx.Rows) error { return scanProducts(rows, b) }
 	if len(w.freed) == 0 {
-		u.Read(lockProducts, keys).Query(scan)
+		u.Read(lockProducts, subjects).Query(scan)
 		return
 	}
-	u.Read(lockProductsOf, keys, w.freed).Query(scan)
+	u.Read(lockProductsOf, subjects, w.freed).Query(scan)
 }
 
 // scanReservations puts the rows into the book and returns them.

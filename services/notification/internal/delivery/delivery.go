@@ -89,7 +89,7 @@ func New(o Options) *Delivery {
 		results: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "waybill_notification_deliveries_total", Help: "Tries to deliver a message by result: sent, later, refused.",
 		}, []string{"result"}),
-		waiting: f.NewGauge(prometheus.GaugeOpts{Name: "waybill_notification_waiting_notices", Help: "Messages that are not told yet; 10,000 at most are counted."}),
+		waiting: f.NewGauge(prometheus.GaugeOpts{Name: "waybill_notification_waiting_notices", Help: "Messages that are not told yet."}),
 		oldest: f.NewGauge(prometheus.GaugeOpts{
 			Name: "waybill_notification_oldest_waiting_seconds", Help: "How long the oldest of them has waited.",
 		}),

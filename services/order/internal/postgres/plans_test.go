@@ -45,31 +45,9 @@ FROM generate_series(1, 5000) n`); err != nil {
 		"watch no more": {unwatch, `ARRAY[now()], ARRAY['o-1']`, "order_watch_pkey"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := conn.Exec(t.Context(), `PREPARE p AS `+c.sql); err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Exec(t.Context(), `DEALLOCATE p`)
-			// A generic plan is what a connection has after its fifth run.
-			if _, err := conn.Exec(t.Context(), `SET plan_cache_mode = force_generic_plan`); err != nil {
-				t.Fatal(err)
-			}
-			rows, err := conn.Query(t.Context(), `EXPLAIN EXECUTE p(`+c.args+`)`)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var plan strings.Builder
-			for rows.Next() {
-				var line string
-				if err := rows.Scan(&line); err != nil {
-					t.Fatal(err)
-				}
-				plan.WriteString(line + "\n")
-			}
-			if err := rows.Err(); err != nil {
-				t.Fatal(err)
-			}
-			if strings.Contains(plan.String(), "Seq Scan") || !strings.Contains(plan.String(), c.index) {
-				t.Errorf("not by %s:\n%s", c.index, plan.String())
+			plan := testkit.Plan(t, conn, c.sql, c.args)
+			if strings.Contains(plan, "Seq Scan") || !strings.Contains(plan, c.index) {
+				t.Errorf("not by %s:\n%s", c.index, plan)
 			}
 		})
 	}
