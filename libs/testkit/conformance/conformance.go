@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -92,7 +93,7 @@ func Run(t *testing.T, o Options) Report {
 	s.faults()
 	s.Log("faults are over")
 	for _, p := range s.replicas {
-		p.signal(syscall.SIGUSR1) // no more writing
+		p.tell() // no more writing
 	}
 	if !s.settled() {
 		s.Errorf("not everything has its effect within %v", settleWait) // verify tells what
@@ -415,6 +416,7 @@ func Embedded(t *testing.T) Options {
 // process is the test binary in another role.
 type process struct {
 	cmd  *exec.Cmd
+	life io.WriteCloser // its standard input
 	done chan struct{}
 	stop func() // SIGTERM, then waits
 }
@@ -432,8 +434,7 @@ func startProcess(t *testing.T, name string, env []string) *process {
 	p := &process{cmd: exec.Command(self), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	life, err := p.cmd.StdinPipe()
-	if err != nil {
+	if p.life, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.cmd.Start(); err != nil {
@@ -458,7 +459,7 @@ func startProcess(t *testing.T, name string, env []string) *process {
 	})
 	t.Cleanup(func() {
 		p.kill()
-		_ = life.Close()
+		_ = p.life.Close()
 		_ = log.Close()
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
@@ -474,6 +475,9 @@ func startProcess(t *testing.T, name string, env []string) *process {
 }
 
 func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// tell has a replica write no more, also one that only starts: a signal that comes before it listens would be lost.
+func (p *process) tell() { _, _ = p.life.Write([]byte{'.'}) }
 
 // kill is kill -9.
 func (p *process) kill() {

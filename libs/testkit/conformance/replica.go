@@ -69,19 +69,24 @@ func Main(m *testing.M) {
 	os.Exit(0)
 }
 
-// lifetime ends with SIGTERM, or when the starter is gone: it holds the other end of standard input.
-func lifetime() (context.Context, context.CancelFunc) {
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+// lifetime ends with SIGTERM, or when the starter is gone: it holds the other end of standard input. told ends before, with
+// the first byte from there: unlike a signal, it waits for a process that only starts.
+func lifetime() (life, told context.Context, cancel context.CancelFunc) {
+	life, cancel = signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	told, tell := context.WithCancel(life)
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		if n, _ := os.Stdin.Read(make([]byte, 1)); n == 1 {
+			tell()
+			_, _ = io.Copy(io.Discard, os.Stdin)
+		}
 		os.Exit(2)
 	}()
-	return ctx, cancel
+	return life, told, cancel
 }
 
 // broker runs the embedded brokers until it is killed. SIGUSR1 moves the partitions' leaders about.
 func broker() error {
-	ctx, cancel := lifetime()
+	ctx, _, cancel := lifetime()
 	defer cancel()
 	move := make(chan os.Signal, 1)
 	signal.Notify(move, syscall.SIGUSR1)
@@ -112,12 +117,10 @@ func broker() error {
 	}
 }
 
-// replica writes, relays and consumes until it is told to stop or killed. SIGUSR1 ends only the writing.
+// replica writes until it is told, and relays and consumes until its life ends.
 func replica() error {
-	ctx, cancel := lifetime()
+	ctx, writing, cancel := lifetime()
 	defer cancel()
-	writing, stopWriting := signal.NotifyContext(ctx, syscall.SIGUSR1)
-	defer stopWriting()
 	log, err := zap.NewDevelopment(zap.AddStacktrace(zap.FatalLevel))
 	if err != nil {
 		return err
