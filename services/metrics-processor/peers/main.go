@@ -7,8 +7,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -17,6 +19,8 @@ import (
 	vm "github.com/VictoriaMetrics/metrics"
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/statsd_exporter/pkg/event"
+	"github.com/prometheus/statsd_exporter/pkg/line"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
@@ -154,7 +158,7 @@ func main() {
 		if err := prototypes(w, say); err != nil {
 			return err
 		}
-		lines, exports, writes := w.JSON(), w.OTLP(), w.RemoteWrite()
+		lines, exports, writes, statsd := w.JSON(), w.OTLP(), w.RemoteWrite(), w.StatsD()
 		v := vec()
 		say("json", "encoding/json + client_golang", func(int) func(int) int {
 			return func(i int) int { return jsonLines(v, lines[i%len(lines)]) }
@@ -170,6 +174,18 @@ func main() {
 					panic(err)
 				}
 				return write(v, buf)
+			}
+		})
+		say("statsd", "statsd_exporter's parser + client_golang", func(int) func(int) int {
+			parse := statsdParser()
+			return func(i int) (n int) {
+				for text := range strings.Lines(string(statsd[i%len(statsd)])) {
+					e := parse(strings.TrimSuffix(text, "\n"))[0]
+					x := e.Labels()
+					v.WithLabelValues(x["method"], x["region"], x["route"], x["service"]).Observe(e.Value())
+					n++
+				}
+				return n
 			}
 		})
 		return nil
@@ -244,6 +260,19 @@ func export(v *prometheus.HistogramVec, b []byte) (n int) {
 		n++
 	}
 	return n
+}
+
+// statsdParser is what the statsd_exporter makes events with. It observes them on one goroutine, behind a channel; here each
+// goroutine observes its own.
+func statsdParser() func(line string) event.Events {
+	counter := func() prometheus.Counter { return prometheus.NewCounter(prometheus.CounterOpts{Name: "n"}) }
+	failed := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "n"}, []string{"reason"})
+	received, tagErrors, tags := counter(), counter(), counter()
+	p := line.NewParser()
+	p.EnableDogstatsdParsing()
+	return func(text string) event.Events {
+		return p.LineToEvents(text, *failed, received, tagErrors, tags, slog.New(slog.DiscardHandler))
+	}
 }
 
 // write decodes a request with the protobuf project's own field reader: every label of every sample.

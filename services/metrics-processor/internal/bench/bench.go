@@ -18,6 +18,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -250,6 +251,7 @@ func (m *measured) measure(w *workload.Workload, work string, p plan) error {
 	defer a.Close()
 	stop, done := make(chan struct{}), make(chan struct{})
 	defer func() { close(stop); <-done }()
+	var reading sync.Mutex
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(time.Second)
@@ -257,9 +259,11 @@ func (m *measured) measure(w *workload.Workload, work string, p plan) error {
 		for {
 			select {
 			case <-tick.C:
+				reading.Lock()
 				a.Advance()
 				now := time.Now()
 				a.Query(aggregate.Matcher{}, now.Add(-time.Minute), now, func(w aggregate.Window) bool { w.Stat.Quantile(0.99); return true })
+				reading.Unlock()
 			case <-stop:
 				return
 			}
@@ -315,12 +319,10 @@ func (m *measured) measure(w *workload.Workload, work string, p plan) error {
 		m.perSeries[w.Series] = append(m.perSeries[w.Series], float64(a.Health().MemoryBytes)/float64(max(a.Series(), 1)))
 	}
 	for _, g := range p.goroutines {
-		var before, after runtime.MemStats
 		took := make([][]time.Duration, g)
 		for i := range took {
 			took[i] = make([]time.Duration, 0, 1<<15)
 		}
-		runtime.ReadMemStats(&before)
 		rate := workload.Measure(g, p.length, func(g int) func(int) int {
 			f := worker()
 			return func(i int) int {
@@ -332,12 +334,18 @@ func (m *measured) measure(w *workload.Workload, work string, p plan) error {
 				return n
 			}
 		})
-		runtime.ReadMemStats(&after)
 		flat := slices.Concat(took...)
 		slices.Sort(flat)
 		row := Row{Work: work, Series: w.Series, Goroutines: g, Rate: math.Round(rate), p50: flat[len(flat)/2], p99: flat[len(flat)*99/100]}
-		// Workers, tickers, the reader and the clock allocate a few hundred objects a run; they are no sample's.
-		row.Allocs = math.Round(1000*float64(after.Mallocs-before.Mallocs)/(rate*p.length.Seconds())) / 1000
+		// Once more while nobody reads: what a reader allocates is no sample's. Nor are the few hundred objects of workers and
+		// clock, which three digits do not show.
+		var before, after runtime.MemStats
+		reading.Lock()
+		runtime.ReadMemStats(&before)
+		samples := p.length.Seconds() * workload.Measure(g, p.length, func(int) func(int) int { return worker() })
+		runtime.ReadMemStats(&after)
+		reading.Unlock()
+		row.Allocs = math.Round(1000*float64(after.Mallocs-before.Mallocs)/samples) / 1000
 		m.ours = append(m.ours, row)
 	}
 	return nil
