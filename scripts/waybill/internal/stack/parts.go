@@ -109,9 +109,12 @@ func (d *database) stop() {
 	}
 }
 
+// databasesWithin is how long making all databases may take: a tenth of a second each, and ten times that on a busy disk.
+const databasesWithin = time.Minute
+
 // createDatabases makes one database per service where it is missing.
-func createDatabases(ctx context.Context, s plan.Settings, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
+func createDatabases(ctx context.Context, s plan.Settings) error {
+	ctx, cancel := context.WithTimeout(ctx, databasesWithin)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, s.Database("postgres"))
 	if err != nil {

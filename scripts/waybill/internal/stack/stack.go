@@ -210,7 +210,7 @@ func (s *Stack) startParts(ctx context.Context) error {
 		s.mu.Unlock()
 		step.Done("%s", p.Postgres)
 	}
-	if err := createDatabases(ctx, s.Settings, o.HealthyWithin); err != nil {
+	if err := createDatabases(ctx, s.Settings); err != nil {
 		return err
 	}
 	auditor, err := createAuditor(ctx, s.Settings)

@@ -196,7 +196,7 @@ func TestNotReadySaysWhy(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(o.Data, "bin", "order"), []byte("#!/bin/sh\necho there is no database >&2\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	o.HealthyWithin = 3 * time.Second
+	o.HealthyWithin = 6 * time.Second // the others must be ready by then
 	_, err := Up(t.Context(), o, terminal.New(&bytes.Buffer{}))
 	if err == nil || !strings.Contains(err.Error(), "order is not ready") || !strings.Contains(err.Error(), "there is no database") {
 		t.Errorf("err = %v", err)
