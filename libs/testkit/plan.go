@@ -8,14 +8,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Plan is how PostgreSQL runs a statement whatever its arguments are: the generic plan, as EXPLAIN prints it. args is the SQL of
-// the arguments, which it needs only to be asked.
+// Plan is how PostgreSQL runs a statement on a connection of pg.Open, whatever its arguments are: the generic plan, as EXPLAIN
+// prints it. args is the SQL of the arguments, which it needs only to be asked.
 func Plan(t testing.TB, conn *pgxpool.Conn, sql, args string) string {
 	t.Helper()
-	for _, s := range []string{`PREPARE p AS ` + sql, `SET plan_cache_mode = force_generic_plan`} {
-		if _, err := conn.Exec(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := conn.Exec(t.Context(), `PREPARE p AS `+sql); err != nil {
+		t.Fatal(err)
 	}
 	defer conn.Exec(t.Context(), `DEALLOCATE p`)
 	rows, err := conn.Query(t.Context(), `EXPLAIN EXECUTE p(`+args+`)`)

@@ -55,7 +55,7 @@ if answers; then
 	exit 1
 fi
 dir=$(mktemp -d)
-trap 'end TERM; rm -rf "$dir" || { sleep 1; rm -rf "$dir"; }' EXIT
+trap 'end TERM; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 start
 export WAYBILL_TEST_KAFKA=127.0.0.1:$port WAYBILL_E2E_KAFKA=127.0.0.1:$port

@@ -109,7 +109,7 @@ func (d *database) stop() {
 	}
 }
 
-// databasesWithin is how long making all databases may take: a tenth of a second each, and ten times that on a busy disk.
+// databasesWithin is how long making all databases may take. Beside other load it was more than 3 s.
 const databasesWithin = time.Minute
 
 // createDatabases makes one database per service where it is missing.
